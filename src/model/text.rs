@@ -1,0 +1,600 @@
+//! Every text format dk speaks in files and on stdout, printed and parsed side
+//! by side.
+//!
+//! Names are quoted as Git does with `core.quotePath=false`: left alone unless
+//! they hold a control character, `"`, `\` or bytes that are not UTF-8.
+
+use std::fmt::{self, Write as _};
+
+use base64::Engine as _;
+use serde::Serialize;
+use serde::ser::SerializeMap as _;
+
+use super::{
+    Change, ChangeKind, Conflict, ConflictKind, Entry, Mode, ObjectId, Signature, State, Time,
+    TreePath,
+};
+
+/// A name as Git prints it. The value's `Display` honours width.
+pub fn quote(bytes: &[u8]) -> Quoted<'_> {
+    Quoted(bytes)
+}
+
+/// See [`quote`].
+pub struct Quoted<'a>(&'a [u8]);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plain = |c: char| !c.is_control() && c != '"' && c != '\\';
+        if let Ok(text) = std::str::from_utf8(self.0)
+            && text.chars().all(plain)
+        {
+            return f.pad(text);
+        }
+        let mut out = String::from("\"");
+        for chunk in self.0.utf8_chunks() {
+            for c in chunk.valid().chars() {
+                match c {
+                    '"' => out.push_str("\\\""),
+                    '\\' => out.push_str("\\\\"),
+                    '\n' => out.push_str("\\n"),
+                    '\t' => out.push_str("\\t"),
+                    '\r' => out.push_str("\\r"),
+                    c if c.is_control() => {
+                        let mut buffer = [0; 4];
+                        octal(&mut out, c.encode_utf8(&mut buffer).as_bytes());
+                    }
+                    c => out.push(c),
+                }
+            }
+            octal(&mut out, chunk.invalid());
+        }
+        out.push('"');
+        f.pad(&out)
+    }
+}
+
+fn octal(out: &mut String, bytes: &[u8]) {
+    for byte in bytes {
+        // Writing to a String cannot fail.
+        let _ = write!(out, "\\{byte:03o}");
+    }
+}
+
+/// Undoes [`quote`]. `None` where the text is not what `quote` gives.
+pub fn unquote(text: &[u8]) -> Option<Vec<u8>> {
+    let Some(inner) = text.strip_prefix(b"\"") else {
+        return Some(text.to_vec());
+    };
+    let inner = inner.strip_suffix(b"\"")?;
+    let mut out = Vec::with_capacity(inner.len());
+    let mut rest = inner.iter().copied();
+    while let Some(byte) = rest.next() {
+        if byte != b'\\' {
+            out.push(byte);
+            continue;
+        }
+        out.push(match rest.next()? {
+            b'n' => b'\n',
+            b't' => b'\t',
+            b'r' => b'\r',
+            digit @ b'0'..=b'3' => {
+                let mut value = digit - b'0';
+                for _ in 0..2 {
+                    value = value << 3 | rest.next()?.checked_sub(b'0').filter(|d| *d < 8)?;
+                }
+                value
+            }
+            other @ (b'"' | b'\\') => other,
+            _ => return None,
+        });
+    }
+    Some(out)
+}
+
+/// A name as one word for `xargs`: blanks, quotes, backslashes and newlines
+/// get a backslash before them, which xargs takes away again.
+pub fn xargs_word(bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len());
+    for byte in bytes {
+        if byte.is_ascii_whitespace() || matches!(byte, b'\'' | b'"' | b'\\' | 0x0b) {
+            out.push(b'\\');
+        }
+        out.push(*byte);
+    }
+    out
+}
+
+/// Text from a commit made fit for a terminal: control characters but newline
+/// and tab are shown as `^X` or as escapes, bytes that are not UTF-8 as `\ooo`.
+pub fn printable(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '\n' | '\t' => out.push(c),
+                '\0'..='\x1f' => {
+                    out.push('^');
+                    out.push(char::from(c as u8 + 64));
+                }
+                c if c.is_control() => out.extend(c.escape_unicode()),
+                c => out.push(c),
+            }
+        }
+        octal(&mut out, chunk.invalid());
+    }
+    out
+}
+
+/// Bytes in JSON: a string where they are UTF-8, else `{"base64": "…"}`.
+pub struct JsonBytes<'a>(pub &'a [u8]);
+
+impl Serialize for JsonBytes<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if let Ok(text) = std::str::from_utf8(self.0) {
+            return serializer.serialize_str(text);
+        }
+        let mut map = serializer.serialize_map(Some(1))?;
+        map.serialize_entry("base64", &base64(self.0))?;
+        map.end()
+    }
+}
+
+impl Serialize for TreePath {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        JsonBytes(self.as_bytes()).serialize(serializer)
+    }
+}
+
+impl Serialize for super::BranchName {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        JsonBytes(self.as_bytes()).serialize(serializer)
+    }
+}
+
+fn base64(bytes: &[u8]) -> String {
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
+/// Undoes the encoding of [`JsonBytes`] (RFC 4648 section 4, padded).
+pub fn unbase64(text: &str) -> Option<Vec<u8>> {
+    base64::engine::general_purpose::STANDARD.decode(text).ok()
+}
+
+impl fmt::Display for Change {
+    /// `+ path`, `- path` or `* path`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = match self.kind() {
+            ChangeKind::Added => '+',
+            ChangeKind::Removed => '-',
+            ChangeKind::Updated => '*',
+        };
+        write!(f, "{sign} {}", self.path)
+    }
+}
+
+impl Serialize for Change {
+    /// `{"path", "change", "old": {"kind","mode","id"}|null, "new": …}`
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(4))?;
+        map.serialize_entry("path", &self.path)?;
+        map.serialize_entry("change", &self.kind())?;
+        map.serialize_entry("old", &self.old)?;
+        map.serialize_entry("new", &self.new)?;
+        map.end()
+    }
+}
+
+impl Serialize for Entry {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(3))?;
+        map.serialize_entry("kind", &self.mode.kind())?;
+        map.serialize_entry("mode", &format!("{:06o}", self.mode.0))?;
+        map.serialize_entry("id", &self.id)?;
+        map.end()
+    }
+}
+
+impl Serialize for Signature {
+    /// `{"name", "email", "time": seconds, "offset": minutes}`
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(4))?;
+        map.serialize_entry("name", &JsonBytes(&self.name))?;
+        map.serialize_entry("email", &JsonBytes(&self.email))?;
+        map.serialize_entry("time", &self.time.seconds)?;
+        map.serialize_entry("offset", &self.time.offset)?;
+        map.end()
+    }
+}
+
+impl Serialize for super::Commit {
+    /// `{"id", "tree", "parents", "author", "committer", "message"}`
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(6))?;
+        map.serialize_entry("id", &self.id)?;
+        map.serialize_entry("tree", &self.tree)?;
+        map.serialize_entry("parents", &self.parents)?;
+        map.serialize_entry("author", &self.author)?;
+        map.serialize_entry("committer", &self.committer)?;
+        map.serialize_entry("message", &JsonBytes(&self.message))?;
+        map.end()
+    }
+}
+
+impl Serialize for Conflict {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(5))?;
+        map.serialize_entry("path", &self.path)?;
+        map.serialize_entry("kind", &self.kind)?;
+        map.serialize_entry("base", &self.base)?;
+        map.serialize_entry("ours", &self.ours)?;
+        map.serialize_entry("theirs", &self.theirs)?;
+        map.end()
+    }
+}
+
+impl fmt::Display for Time {
+    /// As Git's ISO form: `2026-11-22 15:04:05 +0100`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let offset = jiff::tz::Offset::from_seconds(self.offset.saturating_mul(60))
+            .unwrap_or(jiff::tz::Offset::UTC);
+        match jiff::Timestamp::from_second(self.seconds) {
+            Ok(stamp) => {
+                let local = offset.to_datetime(stamp);
+                let (sign, minutes) = sign_and_minutes(self.offset);
+                let (date, time) = (local.date(), local.time());
+                write!(
+                    f,
+                    "{date} {:02}:{:02}:{:02} {sign}{:02}{:02}",
+                    time.hour(),
+                    time.minute(),
+                    time.second(),
+                    minutes / 60,
+                    minutes % 60
+                )
+            }
+            Err(_) => write!(f, "@{}", self.seconds),
+        }
+    }
+}
+
+fn sign_and_minutes(offset: i32) -> (char, u32) {
+    (if offset < 0 { '-' } else { '+' }, offset.unsigned_abs())
+}
+
+/// Appends `Name <mail> seconds +hhmm`, as in a commit object. Characters that
+/// would break the line (`<`, `>`, newline, NUL) are left out.
+pub fn write_signature(out: &mut Vec<u8>, who: &Signature) {
+    let clean = |bytes: &[u8]| -> Vec<u8> {
+        let kept = bytes
+            .iter()
+            .filter(|b| !matches!(b, b'<' | b'>' | b'\n' | 0));
+        kept.copied().collect::<Vec<_>>().trim_ascii().to_vec()
+    };
+    out.extend_from_slice(&clean(&who.name));
+    out.extend_from_slice(b" <");
+    out.extend_from_slice(&clean(&who.email));
+    let (sign, minutes) = sign_and_minutes(who.time.offset);
+    let time = format!(
+        "> {} {sign}{:02}{:02}",
+        who.time.seconds,
+        minutes / 60,
+        minutes % 60
+    );
+    out.extend_from_slice(time.as_bytes());
+}
+
+/// Reads what [`write_signature`] gives, and what other programs wrote badly:
+/// whatever is missing is empty or zero.
+pub fn read_signature(line: &[u8]) -> Signature {
+    let close = line.iter().rposition(|b| *b == b'>');
+    let open = line.iter().position(|b| *b == b'<');
+    let (name, email, rest) = match (open, close) {
+        (Some(open), Some(close)) if open < close => {
+            (&line[..open], &line[open + 1..close], &line[close + 1..])
+        }
+        _ => (line, &b""[..], &b""[..]),
+    };
+    let mut words = std::str::from_utf8(rest)
+        .unwrap_or_default()
+        .split_ascii_whitespace();
+    let seconds = words.next().and_then(|w| w.parse().ok()).unwrap_or(0);
+    let zone: i32 = words.next().and_then(|w| w.parse().ok()).unwrap_or(0);
+    Signature {
+        name: name.trim_ascii().to_vec(),
+        email: email.trim_ascii().to_vec(),
+        time: Time {
+            seconds,
+            offset: zone / 100 * 60 + zone % 100,
+        },
+    }
+}
+
+/// The `meta` file of a durable transaction, in the style of a commit object:
+/// one `key value` a line, a blank line, then the message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Meta {
+    pub branch: super::BranchName,
+    pub base: Option<ObjectId>,
+    pub parents: Vec<ObjectId>,
+    pub author: Signature,
+    pub edited: Time,
+    pub edits: u64,
+    pub state: State,
+    pub merge: Option<super::Merge>,
+    pub conflicts: Vec<Conflict>,
+    pub message: Vec<u8>,
+}
+
+/// Prints a `meta` file. Its first line is the version of the format.
+pub fn write_meta(meta: &Meta) -> Vec<u8> {
+    let mut out = b"transaction 1\nbranch ".to_vec();
+    out.extend_from_slice(meta.branch.as_bytes());
+    out.push(b'\n');
+    let id = |id: &Option<ObjectId>| id.map_or_else(|| "0".to_string(), |id| id.to_string());
+    let mut line = |text: String| {
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'\n');
+    };
+    line(format!("base {}", id(&meta.base)));
+    for parent in &meta.parents {
+        line(format!("parent {parent}"));
+    }
+    line(format!(
+        "edited {} {}",
+        meta.edited.seconds, meta.edited.offset
+    ));
+    line(format!("edits {}", meta.edits));
+    line(match &meta.state {
+        State::Open => "state open".into(),
+        State::Committing { new, expected } => format!("state committing {new} {}", id(expected)),
+        State::Committed(head) => format!("state committed {head}"),
+    });
+    if let Some(merge) = &meta.merge {
+        line(format!(
+            "merge {} {} {}",
+            id(&merge.base),
+            merge.ours,
+            merge.theirs
+        ));
+    }
+    let side = |entry: &Option<Entry>| {
+        entry.map_or_else(|| "0:0".to_string(), |e| format!("{:o}:{}", e.mode.0, e.id))
+    };
+    for conflict in &meta.conflicts {
+        let number = ConflictKind::ALL
+            .iter()
+            .position(|kind| *kind == conflict.kind);
+        line(format!(
+            "conflict {} {} {} {} {}",
+            number.unwrap_or_default(),
+            side(&conflict.base),
+            side(&conflict.ours),
+            side(&conflict.theirs),
+            conflict.path
+        ));
+    }
+    out.extend_from_slice(b"author ");
+    write_signature(&mut out, &meta.author);
+    out.extend_from_slice(b"\n\n");
+    out.extend_from_slice(&meta.message);
+    out
+}
+
+/// Parses a `meta` file; `None` where it is not one, or of a later version.
+pub fn read_meta(text: &[u8]) -> Option<Meta> {
+    let split = text.windows(2).position(|pair| pair == b"\n\n")?;
+    let (head, message) = (&text[..split], &text[split + 2..]);
+    let mut lines = head.split(|b| *b == b'\n');
+    if lines.next()? != b"transaction 1" {
+        return None;
+    }
+    let id = |word: &str| match word {
+        "0" => Some(None),
+        hex => ObjectId::from_hex(hex.as_bytes()).map(Some),
+    };
+    let side = |word: &str| {
+        let (mode, hex) = word.split_once(':')?;
+        let mode = u32::from_str_radix(mode, 8).ok()?;
+        id(hex).map(|id| {
+            id.map(|id| Entry {
+                mode: Mode(mode),
+                id,
+            })
+        })
+    };
+    let (mut branch, mut base, mut author) = (None, None, None);
+    let (mut parents, mut conflicts, mut merge) = (Vec::new(), Vec::new(), None);
+    let (mut edited, mut edits, mut state) = (
+        Time {
+            seconds: 0,
+            offset: 0,
+        },
+        0,
+        State::Open,
+    );
+    for line in lines {
+        let blank = line.iter().position(|b| *b == b' ')?;
+        let (key, value) = (&line[..blank], &line[blank + 1..]);
+        if key == b"branch" {
+            branch = Some(super::BranchName::new(value).ok()?);
+            continue;
+        }
+        if key == b"author" {
+            author = Some(read_signature(value));
+            continue;
+        }
+        let value = std::str::from_utf8(value).ok()?;
+        let words: Vec<&str> = value.splitn(5, ' ').collect();
+        match (key, words.as_slice()) {
+            (b"base", [word]) => base = id(word)?,
+            (b"parent", [word]) => parents.push(id(word)??),
+            (b"edited", [seconds, offset]) => {
+                edited = Time {
+                    seconds: seconds.parse().ok()?,
+                    offset: offset.parse().ok()?,
+                }
+            }
+            (b"edits", [count]) => edits = count.parse().ok()?,
+            (b"state", ["open"]) => state = State::Open,
+            (b"state", ["committing", new, expected]) => {
+                state = State::Committing {
+                    new: id(new)??,
+                    expected: id(expected)?,
+                }
+            }
+            (b"state", ["committed", head]) => state = State::Committed(id(head)??),
+            (b"merge", [base, ours, theirs]) => {
+                merge = Some(super::Merge {
+                    base: id(base)?,
+                    ours: id(ours)??,
+                    theirs: id(theirs)??,
+                })
+            }
+            (b"conflict", [kind, base, ours, theirs, path]) => conflicts.push(Conflict {
+                path: TreePath::new(unquote(path.as_bytes())?).ok()?,
+                kind: *ConflictKind::ALL.get(kind.parse::<usize>().ok()?)?,
+                base: side(base)?,
+                ours: side(ours)?,
+                theirs: side(theirs)?,
+            }),
+            _ => return None,
+        }
+    }
+    Some(Meta {
+        branch: branch?,
+        base,
+        parents,
+        author: author?,
+        edited,
+        edits,
+        state,
+        merge,
+        conflicts,
+        message: message.to_vec(),
+    })
+}
+
+/// The content of a file that could not be merged, as the ancestor's clients
+/// know it.
+pub fn conflict_file(kind: ConflictKind) -> Vec<u8> {
+    format!("** Conflict **\n{}\n", kind.text()).into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{BranchName, Merge};
+
+    #[test]
+    fn quoting_round_trips() {
+        for (raw, shown) in [
+            (&b"plain name"[..], "plain name"),
+            ("ü".as_bytes(), "ü"),
+            (b"a\"b\\c\nd\x1b", "\"a\\\"b\\\\c\\nd\\033\""),
+            (b"\xff\xfe", "\"\\377\\376\""),
+        ] {
+            assert_eq!(quote(raw).to_string(), shown);
+            assert_eq!(unquote(shown.as_bytes()).as_deref(), Some(raw));
+        }
+        assert_eq!(unquote(b"\"open"), None);
+        assert_eq!(unquote(b"\"\\9\""), None);
+    }
+
+    #[test]
+    fn xargs_words() {
+        assert_eq!(xargs_word(b"a b'c\"d\\e\nf"), b"a\\ b\\'c\\\"d\\\\e\\\nf");
+    }
+
+    #[test]
+    fn base64_round_trips() {
+        for (raw, text) in [
+            (&b""[..], ""),
+            (b"f", "Zg=="),
+            (b"fo", "Zm8="),
+            (b"foo", "Zm9v"),
+            (b"\xff\xfe\xfd\xfc", "//79/A=="),
+        ] {
+            assert_eq!(base64(raw), text);
+            assert_eq!(unbase64(text).as_deref(), Some(raw));
+        }
+        for bad in ["Z", "Zg=", "Z===", "Zg==Zg==", "Z!=="] {
+            assert_eq!(unbase64(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn times_are_gits_iso() {
+        let time = Time {
+            seconds: 1_700_000_000,
+            offset: 90,
+        };
+        assert_eq!(time.to_string(), "2023-11-14 23:43:20 +0130");
+        let west = Time {
+            seconds: 0,
+            offset: -330,
+        };
+        assert_eq!(west.to_string(), "1969-12-31 18:30:00 -0530");
+        let beyond = Time {
+            seconds: i64::MAX,
+            offset: 0,
+        };
+        assert_eq!(beyond.to_string(), format!("@{}", i64::MAX));
+    }
+
+    #[test]
+    fn signatures_round_trip() {
+        let who = Signature {
+            name: b"A <B>\nC".to_vec(),
+            email: b"a@b".to_vec(),
+            time: Time {
+                seconds: 5,
+                offset: -330,
+            },
+        };
+        let mut line = Vec::new();
+        write_signature(&mut line, &who);
+        assert_eq!(line, b"A BC <a@b> 5 -0530");
+        assert_eq!(read_signature(&line).time, who.time);
+        assert_eq!(read_signature(b"garbage").name, b"garbage");
+    }
+
+    #[test]
+    fn meta_round_trips() {
+        let id = |n: u8| ObjectId::from_bytes(&[n; 20]).expect("20 bytes");
+        let entry = Entry {
+            mode: Mode::EXEC,
+            id: id(9),
+        };
+        let meta = Meta {
+            branch: BranchName::new("a/b").expect("legal"),
+            base: Some(id(1)),
+            parents: vec![id(1), id(2)],
+            author: read_signature(b"N <m> 7 +0100"),
+            edited: Time {
+                seconds: 8,
+                offset: 60,
+            },
+            edits: 3,
+            state: State::Committing {
+                new: id(3),
+                expected: None,
+            },
+            merge: Some(Merge {
+                base: None,
+                ours: id(4),
+                theirs: id(5),
+            }),
+            conflicts: vec![Conflict {
+                path: TreePath::new("a b/\u{7f} c").expect("legal"),
+                kind: ConflictKind::AddDel,
+                base: Some(entry),
+                ours: None,
+                theirs: Some(entry),
+            }],
+            message: b"hello\n\nworld".to_vec(),
+        };
+        assert_eq!(read_meta(&write_meta(&meta)), Some(meta));
+        assert_eq!(read_meta(b"transaction 2\n\n"), None);
+    }
+}

@@ -1,0 +1,261 @@
+//! The seam below which storage lies: objects by id, and heads by name.
+//!
+//! Everything above it (edit, merge, diff, commit, watch, transactions) is
+//! written once for all engines. Nothing of a path, a lock file or a library's
+//! handle shows here. What stays true of every engine:
+//!
+//! - ids are content hashes, objects never change, and the only mutable things
+//!   are heads;
+//! - an object that [`Engine::write`] or [`Engine::put`] returned from is as
+//!   durable as the engine's level promises, and so is a head that
+//!   [`Engine::move_heads`] moved;
+//! - heads move by compare-and-swap, all of one call or none;
+//! - every call may come from any thread; it may block.
+
+use std::io::Read;
+
+use crate::model::request::{Collected, Progress, RemoteInfo};
+use crate::model::{HashKind, ObjectId};
+
+use super::Error;
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What an object is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ObjectKind {
+    Blob,
+    Tree,
+    Commit,
+    Tag,
+}
+
+impl ObjectKind {
+    /// Returns the word in the object's header.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Blob => "blob",
+            Self::Tree => "tree",
+            Self::Commit => "commit",
+            Self::Tag => "tag",
+        }
+    }
+}
+
+/// An object to be written, its id computed.
+#[derive(Clone, Debug)]
+pub struct Object {
+    pub id: ObjectId,
+    pub kind: ObjectKind,
+    pub data: Vec<u8>,
+}
+
+/// The full name of a head, as Git spells refs: `refs/heads/main`,
+/// `refs/dk/tx/ID`. Legal by construction where made from model's names.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HeadName(Vec<u8>);
+
+impl HeadName {
+    pub fn branch(name: &crate::model::BranchName) -> Self {
+        Self([b"refs/heads/", name.as_bytes()].concat())
+    }
+
+    pub fn transaction(id: &crate::model::TransactionId) -> Self {
+        Self([b"refs/dk/tx/", id.as_str().as_bytes()].concat())
+    }
+
+    /// A name as found in a repository; `None` unless it is below `refs/` and
+    /// legal below it.
+    pub fn from_full(name: &[u8]) -> Option<Self> {
+        let rest = name.strip_prefix(b"refs/")?;
+        crate::model::BranchName::new(rest).ok()?;
+        Some(Self(name.to_vec()))
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for HeadName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        crate::model::text::quote(&self.0).fmt(f)
+    }
+}
+
+/// What a head must be for a move to go through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected {
+    Any,
+    Missing,
+    Id(ObjectId),
+}
+
+/// One head to be moved.
+#[derive(Clone, Debug)]
+pub struct HeadMove {
+    pub name: HeadName,
+    pub expected: Expected,
+    /// `None` deletes it.
+    pub new: Option<ObjectId>,
+}
+
+/// Why and for whom heads are moved: a line of the reflog where one is kept.
+#[derive(Clone, Debug)]
+pub struct MoveNote {
+    pub who: crate::model::Signature,
+    pub message: String,
+}
+
+/// What a head is, with what moved it last where the engine can tell.
+pub type Heads = Vec<(HeadName, ObjectId)>;
+
+/// How much an acknowledged change survives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// Power loss: everything is synced before a call returns.
+    #[default]
+    Strict,
+    /// `kill -9` of the process only: for tests and caches.
+    None,
+}
+
+/// A place that keeps objects and heads.
+pub trait Engine: Send + Sync + 'static {
+    fn hash_kind(&self) -> HashKind;
+
+    /// Tells whether every write will be refused.
+    fn is_read_only(&self) -> bool;
+
+    // Objects.
+
+    /// Reads an object whole into `buffer` (cleared first). `None`: not there.
+    /// Damaged: [`Error::Corrupt`].
+    fn find(&self, id: &ObjectId, buffer: &mut Vec<u8>) -> Result<Option<ObjectKind>>;
+
+    /// Returns an object's kind and length without reading it all.
+    fn header(&self, id: &ObjectId) -> Result<Option<(ObjectKind, u64)>>;
+
+    /// Opens an object's content as a stream; memory stays bounded where the
+    /// storage allows (an object kept as a delta is read whole).
+    fn open(&self, id: &ObjectId) -> Result<Option<Box<dyn Read + Send>>>;
+
+    /// Returns up to `limit` ids that begin with these hexadecimal digits.
+    fn with_prefix(&self, hex: &str, limit: usize) -> Result<Vec<ObjectId>>;
+
+    /// Writes objects; durable on return. One that is there already is kept
+    /// alive (a collector counting its age starts anew). Order within the
+    /// batch carries no meaning.
+    fn write(&self, objects: &[Object]) -> Result<()>;
+
+    /// Writes a blob of `size` bytes from a reader, in bounded memory; durable
+    /// on return. A reader that ends early or goes on longer is an error.
+    /// With `size` unknown the content is spooled first.
+    fn put(&self, reader: &mut dyn Read, size: Option<u64>) -> Result<ObjectId>;
+
+    /// Begins a bulk write: many objects that become readable and durable
+    /// together at [`Bulk::finish`]. Dropping it leaves nothing behind.
+    fn bulk(&self) -> Result<Box<dyn Bulk + '_>>;
+
+    // Heads.
+
+    /// Reads one head.
+    fn head(&self, name: &HeadName) -> Result<Option<ObjectId>>;
+
+    /// Lists the heads whose names begin with `prefix` (`refs/heads/`, or any
+    /// part of a name), in order of their names.
+    fn heads(&self, prefix: &str) -> Result<Heads>;
+
+    /// Moves heads, all or none, each by compare-and-swap; durable on return.
+    ///
+    /// Objects in `fresh` were written by the caller just before; they are
+    /// checked under the lock and written again where a collector took them.
+    /// [`Error::HeadMoved`] when one is not as expected.
+    fn move_heads(&self, moves: &[HeadMove], note: &MoveNote, fresh: &[Object]) -> Result<()>;
+
+    /// Waits for its turn among all writers of this store, in this process and
+    /// others, and holds it until the guard is dropped. It only spares wasted
+    /// work: correctness rests on [`Engine::move_heads`] alone.
+    fn turn(&self) -> Result<Box<dyn Send + '_>>;
+
+    /// Says whether a work tree has this branch checked out.
+    fn is_checked_out(&self, name: &HeadName) -> Result<bool>;
+
+    /// Returns a number that is different whenever heads may have moved since
+    /// it was last read, by whomever. It means nothing across openings.
+    /// Noticing a foreign change may take as long as the poll period (1 s).
+    ///
+    /// Own moves are told before [`Engine::move_heads`] returns. The first call
+    /// starts whatever notices foreign ones.
+    fn changes(&self) -> Result<tokio::sync::watch::Receiver<u64>>;
+
+    /// What only a Git repository on disk can do; `None` elsewhere.
+    fn repository(&self) -> Option<&dyn Repository> {
+        None
+    }
+}
+
+/// One ref of a remote whose objects are in the store now.
+#[derive(Clone, Debug)]
+pub struct Advertised {
+    pub remote: Vec<u8>,
+    pub id: ObjectId,
+    /// Where the refspec wants it.
+    pub local: Option<HeadName>,
+    /// The refspec had `+`.
+    pub force: bool,
+}
+
+/// The parts of Git that are about repositories, not about objects and heads.
+pub trait Repository: Send + Sync {
+    /// The path it was opened at, made absolute.
+    fn path(&self) -> &std::path::Path;
+
+    /// Returns `user.name` and `user.email` as Git finds them, environment included.
+    fn identity(&self) -> Result<(Option<String>, Option<String>)>;
+
+    /// Resolves a full ref name or `HEAD` to the commit it leads to, through
+    /// symbolic refs and tags.
+    fn peel(&self, name: &str) -> Result<Option<ObjectId>>;
+
+    /// Returns one value of the configuration (`dk.denyCurrentBranch`).
+    fn config(&self, key: &str) -> Result<Option<String>>;
+
+    /// Sets a value in the repository's own configuration file.
+    fn set_config(&self, key: &str, value: &str) -> Result<()>;
+
+    fn remotes(&self) -> Result<Vec<RemoteInfo>>;
+    fn add_remote(&self, name: &str, url: &str) -> Result<()>;
+    fn remove_remote(&self, name: &str) -> Result<()>;
+
+    /// Brings the objects behind the remote's refs into the store, durable on
+    /// return, and moves no head.
+    fn fetch(
+        &self,
+        remote: &str,
+        refspecs: &[String],
+        progress: &dyn Progress,
+    ) -> Result<Vec<Advertised>>;
+
+    /// Runs `git push`, its output line by line to `progress`.
+    fn push(&self, remote: &str, refspecs: &[String], progress: &dyn Progress) -> Result<()>;
+
+    /// Counts what a collection would pack and drop, and unless `dry_run` runs
+    /// `git gc` and clears away what dead processes left.
+    fn gc(&self, dry_run: bool, progress: &dyn Progress) -> Result<Collected>;
+
+    /// Lists every ref with the object it names (tags unpeeled), for checking.
+    fn all_refs(&self) -> Result<Vec<(Vec<u8>, ObjectId)>>;
+}
+
+/// A bulk write under way.
+pub trait Bulk: Send {
+    /// Adds an object unless the store has it. Returns its id.
+    fn add(&mut self, kind: ObjectKind, data: &[u8]) -> Result<ObjectId>;
+
+    /// Adds a blob of `size` bytes from a reader, in bounded memory.
+    fn add_stream(&mut self, reader: &mut dyn Read, size: Option<u64>) -> Result<ObjectId>;
+
+    /// Makes everything added durable and readable.
+    fn finish(self: Box<Self>) -> Result<()>;
+}

@@ -1,0 +1,119 @@
+//! A Git object database with branches: read, edit in memory, commit, merge,
+//! watch, fetch and push.
+//!
+//! Synchronous inside: every call may block. `engine` is the seam below which
+//! storage lies; the other files are written once for all engines.
+
+pub mod engine;
+
+use crate::model::request::Expect;
+use crate::model::{Conflict, Kind, ObjectId, path::NameError};
+
+/// Why a store could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{0} does not exist")]
+    NotFound(String),
+    #[error("{0} exists already")]
+    Exists(String),
+    #[error("{0} is a directory")]
+    IsDirectory(String),
+    #[error("{0} is not a directory")]
+    NotDirectory(String),
+    #[error("{0}")]
+    Invalid(String),
+    #[error(transparent)]
+    Name(#[from] NameError),
+    #[error("{prefix} is short for several commits: {}", .ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
+    Ambiguous { prefix: String, ids: Vec<String> },
+    #[error("{} path(s) in conflict", .0.len())]
+    Conflict(Vec<Conflict>),
+    #[error("{name} is at {}, not at {}", head(.actual), wanted(.expected))]
+    HeadMoved {
+        name: String,
+        expected: Expect,
+        actual: Option<ObjectId>,
+    },
+    #[error("{name} cannot move to {to}: not a fast-forward from {}", head(.actual))]
+    NotFastForward {
+        name: String,
+        to: ObjectId,
+        actual: Option<ObjectId>,
+    },
+    #[error("{0} is read-only")]
+    ReadOnly(String),
+    #[error("{message}")]
+    Denied { message: String, hint: String },
+    #[error("{0}")]
+    Busy(String),
+    #[error("object {id} is damaged: {why}")]
+    Corrupt { id: String, why: String },
+    #[error("{0}")]
+    Unsupported(String),
+    #[error("{what}")]
+    Io {
+        what: String,
+        #[source]
+        source: std::io::Error,
+    },
+    /// A library failed in a way it cannot tell more of.
+    #[error("{what}")]
+    Failed {
+        what: String,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A source of edits failed.
+    #[error("{0}")]
+    Source(Box<dyn std::error::Error + Send + Sync>),
+}
+
+fn head(id: &Option<ObjectId>) -> String {
+    id.map_or_else(|| "no commit".into(), |id| id.to_string())
+}
+
+fn wanted(expect: &Expect) -> String {
+    match expect {
+        Expect::Any => "any commit".into(),
+        Expect::Unborn => "no commit".into(),
+        Expect::Head(id) => id.to_string(),
+    }
+}
+
+impl Error {
+    /// Returns the class of this failure.
+    pub fn kind(&self) -> Kind {
+        use std::io::ErrorKind;
+        match self {
+            Self::NotFound(_) => Kind::NotFound,
+            Self::Exists(_) => Kind::Exists,
+            Self::IsDirectory(_) => Kind::IsDirectory,
+            Self::NotDirectory(_) => Kind::NotDirectory,
+            Self::Invalid(_) | Self::Name(_) => Kind::Invalid,
+            Self::Ambiguous { .. } => Kind::Ambiguous,
+            Self::Conflict(_) => Kind::Conflict,
+            Self::HeadMoved { .. } | Self::NotFastForward { .. } => Kind::HeadMoved,
+            Self::ReadOnly(_) => Kind::ReadOnly,
+            Self::Denied { .. } => Kind::Denied,
+            Self::Busy(_) => Kind::Busy,
+            Self::Corrupt { .. } => Kind::Corrupt,
+            Self::Unsupported(_) => Kind::Unsupported,
+            Self::Io { source, .. } => match source.kind() {
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+                    Kind::NoSpace
+                }
+                ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => Kind::ReadOnly,
+                _ => Kind::Io,
+            },
+            Self::Failed { .. } | Self::Source(_) => Kind::Io,
+        }
+    }
+
+    /// Names the file or directory an I/O error is about.
+    pub fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Io { what, source }
+    }
+}
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;

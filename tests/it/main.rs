@@ -1,0 +1,3 @@
+//! The tests of dk, one binary.
+
+mod layering;
