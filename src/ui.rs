@@ -298,6 +298,17 @@ impl Records {
         self.drain()
     }
 
+    /// Prints what is no record of its own (a heading, a part of a drawing):
+    /// never call it under `--json`.
+    pub fn text(
+        &mut self,
+        render: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> anyhow::Result<()> {
+        debug_assert!(!self.ui.json, "under --json everything is a record");
+        render(&mut self.buffer)?;
+        self.drain()
+    }
+
     /// Prints a path (under `--json` as `{"path": …}`): quoted and ended with
     /// a newline, or raw and ended with NUL.
     pub fn path(&mut self, path: &TreePath, nul: bool) -> anyhow::Result<()> {

@@ -50,9 +50,7 @@ pub(super) async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
         } else {
             args.at.to_string()
         };
-        records.show("", |_, out| {
-            writeln!(out, "{}", paint.of(Look::Strong, title))
-        })?;
+        records.text(|out| writeln!(out, "{}", paint.of(Look::Strong, title)))?;
     }
     while let Some(level) = levels.last_mut() {
         let Some(item) = level.rest.next() else {
