@@ -4,8 +4,15 @@
 //! Synchronous inside: every call may block. `engine` is the seam below which
 //! storage lies; the other files are written once for all engines.
 
+pub mod diff;
 pub mod engine;
+pub mod fsck;
+pub mod history;
+mod log;
+pub mod merge;
 pub mod objects;
+pub mod rev;
+pub mod walk;
 
 use crate::model::request::Expect;
 use crate::model::{Conflict, Kind, ObjectId, path::NameError};
