@@ -6,11 +6,18 @@
 
 pub mod collect;
 pub mod commit;
+pub mod diff;
 pub mod edit;
 pub mod engine;
+pub mod fsck;
+pub mod history;
+mod log;
+pub mod merge;
 pub mod objects;
 pub mod remote;
+pub mod rev;
 pub mod transaction;
+pub mod walk;
 pub mod watch;
 
 use std::sync::Arc;
