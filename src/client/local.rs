@@ -15,9 +15,9 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::client::*;
-use crate::model::{HashKind, Mode, State, Time};
+use crate::model::{Entry, HashKind, Mode, State, Time};
 use crate::store::engine::{Durability, Engine, Repository};
-use crate::store::{self, Store, diff, fsck, history, log, rev, walk, watch};
+use crate::store::{self, Store, diff, fsck, history, rev, walk, watch};
 
 /// How a local store is opened.
 #[derive(Clone, Copy, Debug, Default)]
@@ -95,7 +95,7 @@ impl Local {
     }
 
     /// Feeds a stream from a thread, many records at a time.
-    fn feed<T: Send + 'static>(
+    fn feed<T: Send + Unpin + 'static>(
         &self,
         work: impl FnOnce(&Arc<Store>, &mut Feed<T>) -> store::Result<()> + Send + 'static,
     ) -> Records<T> {
@@ -417,7 +417,7 @@ impl Client for Local {
 
     fn log(&self, query: LogQuery) -> Records<Commit> {
         self.feed(move |store, feed| {
-            for commit in log::Log::new(store.objects.clone(), query)? {
+            for commit in history::Log::new(store.objects.clone(), query) {
                 feed.push(commit?)?;
             }
             Ok(())

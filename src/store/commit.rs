@@ -108,14 +108,7 @@ impl Store {
                     actual: head,
                 });
             }
-            let result = merge::merge_commits(
-                &self.objects,
-                &mut fresh,
-                &ours,
-                theirs,
-                options.favour,
-                who,
-            )?;
+            let result = merge::merge_commits(&self.objects, &mut fresh, &ours, theirs, who)?;
             let (tree, conflicts) = (result.outcome.tree, result.outcome.conflicts);
             if options.dry_run {
                 return Ok(Merged {

@@ -12,6 +12,7 @@ pub mod engine;
 pub mod fsck;
 pub mod history;
 mod log;
+pub mod memory;
 pub mod merge;
 pub mod objects;
 pub mod remote;

@@ -18,15 +18,15 @@ use std::time::Duration;
 use crate::model::request::{CommitOptions, Edits, Side};
 use crate::model::text::Meta;
 use crate::model::{
-    BranchName, Commit, Conflict, Entry, Merge, Mode, ObjectId, Signature, State, Time,
-    Transaction, TransactionId, TreePath,
+    BranchName, Commit, Conflict, Merge, ObjectId, Signature, State, Time, Transaction,
+    TransactionId, TreePath,
 };
 
 use crate::store::collect::Collector;
 use crate::store::commit::{MERGE_MESSAGE, nothing_new};
 use crate::store::edit::{Draft, Op, prune};
-use crate::store::engine::{Expected, HeadMove, HeadName, ObjectKind};
-use crate::store::objects::{Fresh, corrupt, push_entry, write_commit};
+use crate::store::engine::{Expected, HeadName};
+use crate::store::objects::Fresh;
 use crate::store::{Error, Result, Store, history, merge};
 
 /// How long a committed transaction still answers.
@@ -238,7 +238,7 @@ impl Store {
         let ours = self.make_commit(fresh, stored.tree, parents, who, b"ours".to_vec())?;
         // What is merged must be found by the walk through history.
         self.engine.write(fresh.objects())?;
-        let result = merge::merge_commits(&self.objects, fresh, &ours, theirs, None, who)?;
+        let result = merge::merge_commits(&self.objects, fresh, &ours, theirs, who)?;
         stored.tree = result.outcome.tree;
         stored.meta.conflicts = result.outcome.conflicts;
         stored.meta.merge = Some(Merge {
@@ -372,7 +372,7 @@ impl Store {
         }
         self.engine.write(fresh.objects())?;
         let mark = fresh.mark();
-        let result = merge::merge_commits(&self.objects, fresh, &head, &id, None, who)?;
+        let result = merge::merge_commits(&self.objects, fresh, &head, &id, who)?;
         if result.outcome.conflicts.is_empty() {
             let parents = vec![head, id];
             let tree = result.outcome.tree;
