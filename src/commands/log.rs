@@ -172,6 +172,7 @@ async fn follow(session: &Session, args: &Args, style: &mut Style) -> anyhow::Re
         path: TreePath::root(),
         since: head.map_or(Since::Beginning, Since::Commit),
         latest: false,
+        unchanged: true,
     });
     while let Some(event) = records.next(&mut events).await? {
         let event = event.with_context(|| format!("cannot follow {branch}"))?;
