@@ -1,3 +1,4 @@
 //! The tests of dk, one binary.
 
+mod client_contract;
 mod layering;
