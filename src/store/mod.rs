@@ -5,6 +5,7 @@
 //! storage lies; the other files are written once for all engines.
 
 pub mod engine;
+pub mod git;
 
 use crate::model::request::Expect;
 use crate::model::{Conflict, Kind, ObjectId, path::NameError};
@@ -113,6 +114,18 @@ impl Error {
     pub fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
         let what = what.into();
         move |source| Self::Io { what, source }
+    }
+
+    /// Names what a library was asked for when it failed.
+    fn failed<E>(what: impl Into<String>) -> impl FnOnce(E) -> Self
+    where
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let what = what.into();
+        move |source| Self::Failed {
+            what,
+            source: source.into(),
+        }
     }
 }
 
