@@ -158,11 +158,10 @@ impl Objects {
             // gix pads the prefix to SHA-1's length unless told of a longer one.
             let padded = format!("{hex:0<width$}", width = self.hash.id_len() * 2);
             let id = gix::ObjectId::from_hex(padded.as_bytes()).map_err(Error::failed(what()))?;
-            let prefix = gix::hash::Prefix::new(&id, prefix.hex_len()).map_err(Error::failed(what()))?;
-            let (_, result) = self.with_handle(|handle| {
-                handle.lookup_prefix(prefix, Some(&mut found))?;
-                Ok(())
-            });
+            let prefix =
+                gix::hash::Prefix::new(&id, prefix.hex_len()).map_err(Error::failed(what()))?;
+            let (_, result) =
+                self.with_handle(|handle| handle.lookup_prefix(prefix, Some(&mut found)));
             result.map_err(Error::failed(what()))?;
         } else {
             // Shorter than gix allows: look at all.
