@@ -114,6 +114,27 @@ impl HeadName {
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
+
+    /// Returns it in a user's words: `branch main`, `transaction ID`.
+    pub fn shown(&self) -> String {
+        let quoted = |name| crate::model::text::quote(name).to_string();
+        if let Some(name) = self.0.strip_prefix(b"refs/heads/") {
+            format!("branch {}", quoted(name))
+        } else if let Some(name) = self.0.strip_prefix(b"refs/dk/tx/") {
+            format!("transaction {}", quoted(name))
+        } else {
+            format!("ref {}", quoted(&self.0))
+        }
+    }
+
+    /// Tells whether one of the two would have to be a folder of refs and the
+    /// other a file in its place (`a` beside `a/b`).
+    pub fn is_beside(&self, other: &Self) -> bool {
+        let inside = |long: &[u8], short: &[u8]| {
+            long.len() > short.len() && long.starts_with(short) && long[short.len()] == b'/'
+        };
+        inside(&self.0, &other.0) || inside(&other.0, &self.0)
+    }
 }
 
 impl std::fmt::Display for HeadName {

@@ -202,6 +202,18 @@ impl Fresh {
     pub fn objects(&self) -> &[Object] {
         &self.objects
     }
+
+    /// Returns a mark to go back to with [`Fresh::rollback`].
+    pub fn mark(&self) -> usize {
+        self.objects.len()
+    }
+
+    /// Forgets what was added after the mark.
+    pub fn rollback(&mut self, mark: usize) {
+        for object in self.objects.drain(mark..) {
+            self.by_id.remove(&object.id);
+        }
+    }
 }
 
 impl Objects {
