@@ -5,6 +5,7 @@
 //! storage lies; the other files are written once for all engines.
 
 pub mod engine;
+pub mod git;
 
 use crate::model::request::Expect;
 use crate::model::{Conflict, Kind, ObjectId, path::NameError};
