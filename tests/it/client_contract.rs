@@ -22,13 +22,6 @@ pub struct Fixture {
     _folder: Option<tempfile::TempDir>,
 }
 
-impl std::ops::Deref for Fixture {
-    type Target = dyn Client;
-    fn deref(&self) -> &Self::Target {
-        &*self.client
-    }
-}
-
 pub async fn memory() -> Fixture {
     Fixture {
         client: Arc::new(Local::memory(HashKind::Sha1)),
@@ -71,8 +64,8 @@ macro_rules! every_client {
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $case() {
                     let fixture = $crate::client_contract::$fixture().await;
-                    super::$case(&fixture).await;
-                    let faults = fixture.fsck(std::sync::Arc::new(())).await.unwrap();
+                    super::$case(&*fixture.client).await;
+                    let faults = fixture.client.fsck(std::sync::Arc::new(())).await.unwrap();
                     assert!(faults.is_empty(), "{faults:?}");
                 }
             )*

@@ -1,4 +1,7 @@
 //! The tests of dk, one binary.
 
+// In a test a panic is the message.
+#![allow(clippy::unwrap_used)]
+
 mod client_contract;
 mod layering;

@@ -5,12 +5,23 @@
 //! - Everything stays readable and writable for stock git, at any time, in any
 //!   number of processes.
 
+mod claim;
 mod deltas;
 mod durable;
+mod folders;
 mod init;
+mod lock;
 mod loose;
+mod moves;
+mod notice;
 mod objects;
+mod packed;
+mod recovery;
+mod reflog;
+pub mod refs;
+mod settings;
 mod stream;
+mod turn;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -24,6 +35,7 @@ use crate::store::{Error, Result};
 use durable::{Keeping, Shared};
 use loose::{Loose, Received};
 use objects::Objects;
+use refs::Refs;
 
 /// Packs that one repository may have: gix reserves a slot for each.
 const PACK_SLOTS: u16 = 4096;
@@ -35,6 +47,7 @@ pub struct Git {
     hash: HashKind,
     objects: Objects,
     loose: Loose,
+    refs: Refs,
 }
 
 impl Git {
@@ -63,6 +76,7 @@ impl Git {
             hash,
             objects: Objects::new(repo.objects.store(), hash, dir)?,
             loose,
+            refs: Refs::open(repo.git_dir(), repo.common_dir(), hash, durability)?,
         })
     }
 
@@ -137,28 +151,28 @@ impl Engine for Git {
         Err(Error::Unsupported("bulk writes are not there yet".into()))
     }
 
-    fn head(&self, _: &HeadName) -> Result<Option<ObjectId>> {
-        Err(Error::Unsupported("heads are not there yet".into()))
+    fn head(&self, name: &HeadName) -> Result<Option<ObjectId>> {
+        self.refs.head(name)
     }
 
-    fn heads(&self, _: &str) -> Result<Heads> {
-        Err(Error::Unsupported("heads are not there yet".into()))
+    fn heads(&self, prefix: &str) -> Result<Heads> {
+        self.refs.heads(prefix)
     }
 
-    fn move_heads(&self, _: &[HeadMove], _: &MoveNote, _: &[Object]) -> Result<()> {
-        Err(Error::Unsupported("heads are not there yet".into()))
+    fn move_heads(&self, moves: &[HeadMove], note: &MoveNote, fresh: &[Object]) -> Result<()> {
+        self.refs.move_heads(moves, note, &mut || self.write(fresh))
     }
 
     fn turn(&self) -> Result<Box<dyn Send + '_>> {
-        Err(Error::Unsupported("heads are not there yet".into()))
+        Ok(Box::new(self.refs.turn()?))
     }
 
-    fn is_checked_out(&self, _: &HeadName) -> Result<bool> {
-        Err(Error::Unsupported("heads are not there yet".into()))
+    fn is_checked_out(&self, name: &HeadName) -> Result<bool> {
+        self.refs.is_checked_out(name)
     }
 
     fn changes(&self) -> Result<tokio::sync::watch::Receiver<u64>> {
-        Err(Error::Unsupported("heads are not there yet".into()))
+        self.refs.changes()
     }
 }
 
