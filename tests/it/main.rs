@@ -5,3 +5,4 @@
 
 mod client_contract;
 mod layering;
+mod sandbox;
