@@ -5,11 +5,13 @@
 //! - Everything stays readable and writable for stock git, at any time, in any
 //!   number of processes.
 
+mod bulk;
 mod deltas;
 mod durable;
 mod init;
 mod loose;
 mod objects;
+mod pack;
 mod stream;
 
 use std::io::Read;
@@ -21,12 +23,15 @@ use crate::store::engine::{
 };
 use crate::store::{Error, Result};
 
+use bulk::GitBulk;
 use durable::{Keeping, Shared};
-use loose::{Loose, Received};
+use loose::{Blob, Loose};
 use objects::Objects;
 
 /// Packs that one repository may have: gix reserves a slot for each.
 const PACK_SLOTS: u16 = 4096;
+/// A batch of so many objects is written as a pack.
+const BULK_FROM: usize = 200;
 
 /// A Git repository.
 pub struct Git {
@@ -111,6 +116,13 @@ impl Engine for Git {
     }
 
     fn write(&self, objects: &[Object]) -> Result<()> {
+        if objects.len() >= BULK_FROM {
+            let mut bulk = GitBulk::new(&self.objects, &self.loose);
+            for object in objects {
+                bulk.add_object(object.clone())?;
+            }
+            return Box::new(bulk).finish();
+        }
         self.loose.write(
             objects
                 .iter()
@@ -120,11 +132,11 @@ impl Engine for Git {
 
     fn put(&self, reader: &mut dyn Read, size: Option<u64>) -> Result<ObjectId> {
         match self.loose.receive(reader, size)? {
-            Received::Small(object) => {
+            Blob::Small(object) => {
                 self.write(std::slice::from_ref(&object))?;
                 Ok(object.id)
             }
-            Received::Large(id, file) => {
+            Blob::Large(id, file) => {
                 if !self.objects.keep_alive(&id) {
                     self.loose.place(&id, file)?;
                 }
@@ -134,7 +146,7 @@ impl Engine for Git {
     }
 
     fn bulk(&self) -> Result<Box<dyn Bulk + '_>> {
-        Err(Error::Unsupported("bulk writes are not there yet".into()))
+        Ok(Box::new(GitBulk::new(&self.objects, &self.loose)))
     }
 
     fn head(&self, _: &HeadName) -> Result<Option<ObjectId>> {
