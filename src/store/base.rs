@@ -134,6 +134,7 @@ impl Bases<'_> {
             message: b"merged common ancestors\n".to_vec(),
         };
         let hash = self.objects.hash_kind();
-        self.fresh.add(hash, ObjectKind::Commit, write_commit(&commit))
+        self.fresh
+            .add(hash, ObjectKind::Commit, write_commit(&commit))
     }
 }

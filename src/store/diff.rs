@@ -7,9 +7,9 @@ use std::cmp::Ordering;
 
 use crate::model::{Change, Entry, ObjectId, TreePath};
 
+use super::Result;
 use super::objects::{Objects, Tree, TreeEntry, compare};
 use super::walk::{MAX_DEPTH, path_of, too_deep};
-use super::Result;
 
 /// Gives the leaves that differ between what stood and what stands at `at`.
 ///

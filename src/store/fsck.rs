@@ -186,7 +186,11 @@ impl Check<'_> {
             hasher.update(&self.buffer[..count]);
         }
         let is = hasher.finish()?;
-        if is == *id { Ok(()) } else { Err(changed(id, &is)) }
+        if is == *id {
+            Ok(())
+        } else {
+            Err(changed(id, &is))
+        }
     }
 
     fn names(&mut self, by: &ObjectId, id: ObjectId, wanted: ObjectKind) {

@@ -170,8 +170,7 @@ impl Log {
 
     fn read(&mut self, id: &ObjectId) -> Result<Read> {
         // Where most commits are passed over, only what the walk needs is read.
-        let lean =
-            self.limited() || !self.query.paths.is_empty() || self.queue.len() >= BODIES;
+        let lean = self.limited() || !self.query.paths.is_empty() || self.queue.len() >= BODIES;
         if lean {
             return Ok(Read {
                 node: node(&self.objects, id, &mut self.buffer)?,
@@ -267,7 +266,11 @@ impl Log {
     /// commit changes something at the paths.
     fn pass(&mut self, id: &ObjectId, node: &Node) -> Result<bool> {
         if self.query.paths.is_empty() {
-            let followed = if self.query.first_parent { 1 } else { usize::MAX };
+            let followed = if self.query.first_parent {
+                1
+            } else {
+                usize::MAX
+            };
             for parent in node.parents.iter().take(followed) {
                 if !self.is(parent, SEEN) {
                     let read = self.read_parent(parent)?;

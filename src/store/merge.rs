@@ -20,10 +20,10 @@
 use crate::model::request::Side;
 use crate::model::{Conflict, ConflictKind, Entry, Mode, ObjectId, text};
 
+use super::Result;
 use super::engine::ObjectKind;
 use super::objects::{Fresh, Objects, Tree, compare, corrupt, push_entry};
 use super::walk::{MAX_DEPTH, path_of, too_deep};
-use super::Result;
 
 pub use super::base::{MergeResult, merge_base, merge_commits};
 
@@ -57,7 +57,12 @@ pub fn merge_trees(
         conflicts: Vec::new(),
     };
     let sides = [base.copied(), Some(*ours), Some(*theirs)];
-    let root = |id: Option<ObjectId>| id.map(|id| Entry { mode: Mode::DIR, id });
+    let root = |id: Option<ObjectId>| {
+        id.map(|id| Entry {
+            mode: Mode::DIR,
+            id,
+        })
+    };
     let tree = match decide(sides.map(root)) {
         Verdict::Take(entry) => entry.map(|entry| entry.id),
         _ => merge.run(sides)?,
@@ -290,7 +295,11 @@ impl Folder {
         if !self.early.is_empty() {
             let tree = Tree::parse(raw, hash).expect("it was written just now");
             let early = self.early.iter().map(|(name, entry)| (&name[..], *entry));
-            let mut all: Vec<_> = tree.iter().map(|e| (e.name, e.entry)).chain(early).collect();
+            let mut all: Vec<_> = tree
+                .iter()
+                .map(|e| (e.name, e.entry))
+                .chain(early)
+                .collect();
             all.sort_by(|(a, a_is), (b, b_is)| {
                 compare(a, a_is.mode.is_dir(), b, b_is.mode.is_dir())
             });

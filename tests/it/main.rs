@@ -1,3 +1,7 @@
 //! The tests of dk, one binary.
 
+mod diff;
+mod history;
 mod layering;
+mod merge;
+mod stock;
