@@ -6,7 +6,7 @@
 //! grow with it.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -15,8 +15,9 @@ use std::thread;
 use anyhow::Context as _;
 
 use crate::client::{Content, Edit, Edits, FileKind, Progress, Sink, Stop};
+use crate::commands::{Session, blocking};
 use crate::model::TreePath;
-use crate::ui::Ui;
+use crate::ui::{Ui, Usage};
 
 mod folder;
 mod tar;
@@ -53,16 +54,18 @@ impl Input {
     }
 
     /// Opens it, before anything is changed.
-    pub fn open(&self, ui: &Ui) -> anyhow::Result<Opened> {
-        match self {
+    pub async fn open(self, session: &Session) -> anyhow::Result<Opened> {
+        let ui = session.ui.clone();
+        blocking(move || match self {
             Self::Stdin => {
                 if ui.interactive() {
                     ui.note("reading from the terminal: end with Ctrl-D");
                 }
-                Opened::unnamed(stdin()?)
+                Opened::stdin()
             }
-            Self::File(path) => Opened::file(path),
-        }
+            Self::File(path) => Opened::file(&path),
+        })
+        .await
     }
 }
 
@@ -79,28 +82,40 @@ impl Opened {
         let file = File::open(path).with_context(cannot)?;
         let about = file.metadata().with_context(cannot)?;
         if about.is_dir() {
-            let error = crate::ui::Usage::new(format!("{} is a folder", path.display()));
+            let error = Usage::new(format!("{} is a folder", path.display()));
             return Err(error.hint("dk import takes folders").into());
         }
         if !about.is_file() {
-            return Self::unnamed(file);
+            return Self::stream(file).with_context(cannot);
         }
         let size = about.len();
         Ok(Self {
-            reader: Box::new(Exact::new(file, size, path.display().to_string())),
+            reader: Box::new(Exact::new(file, size, changed(path.display()))),
             size: Some(size),
             exec: is_executable(&about),
         })
     }
 
-    /// A stream. Where it is short, its size is found by reading it, which
-    /// spares a copy on disk.
-    fn unnamed(mut file: File) -> anyhow::Result<Self> {
+    fn stdin() -> anyhow::Result<Self> {
+        let cannot = "cannot read standard input";
+        let mut file = stdin()?;
+        let about = file.metadata().context(cannot)?;
+        if !about.is_file() {
+            return Self::stream(file).context(cannot);
+        }
+        let size = about.len().saturating_sub(file.stream_position()?);
+        Ok(Self {
+            reader: Box::new(Exact::new(file, size, changed("standard input"))),
+            size: Some(size),
+            exec: false,
+        })
+    }
+
+    /// Where it is short, its size is found by reading it, which spares a copy
+    /// on disk.
+    fn stream(mut file: File) -> io::Result<Self> {
         let mut start = Vec::new();
-        (&mut file)
-            .take(SMALL as u64)
-            .read_to_end(&mut start)
-            .context("cannot read standard input")?;
+        (&mut file).take(SMALL as u64).read_to_end(&mut start)?;
         let whole = start.len() < SMALL;
         Ok(Self {
             size: whole.then_some(start.len() as u64),
@@ -167,7 +182,7 @@ impl Tree {
         if about.is_dir() {
             return Ok(Self::Folder(dir));
         }
-        let error = crate::ui::Usage::new(format!("{} is not a folder", dir.display()));
+        let error = Usage::new(format!("{} is not a folder", dir.display()));
         Err(error
             .hint("a tar archive is read from standard input: -")
             .into())
@@ -179,9 +194,8 @@ impl Tree {
         at: TreePath,
         before: Vec<Edit<'static>>,
         ui: &Ui,
-        progress: Arc<dyn Progress>,
     ) -> anyhow::Result<Edits> {
-        let ui = ui.clone();
+        let (ui, progress) = (ui.clone(), ui.progress());
         Ok(match self {
             Self::Tar => {
                 if ui.interactive() {
@@ -241,19 +255,20 @@ impl Outlet {
     /// Waits while too much is waiting already. Fails when nobody wants more;
     /// what it fails with is never seen.
     fn give(&self, found: Found) -> anyhow::Result<()> {
-        self.0.send(found).context("the change was given up")
+        let sent = self.0.send(found);
+        sent.map_err(|_| anyhow::anyhow!("the change was given up"))
     }
 
-    /// Hands over `size` bytes of a file. `name` is for messages.
+    /// Hands over `size` bytes of a file. `name` is for messages, and `odd`
+    /// the one when there are fewer or more.
     fn file(
         &self,
-        path: TreePath,
-        exec: bool,
+        (path, exec): (TreePath, bool),
         size: u64,
-        name: &str,
+        (name, odd): (&str, String),
         reader: impl Read,
     ) -> anyhow::Result<()> {
-        let mut reader = Exact::new(reader, size, name.into());
+        let mut reader = Exact::new(reader, size, odd);
         if size <= SMALL as u64 {
             // One more, so that the end is seen without growing.
             let mut data = Vec::with_capacity(size as usize + 1);
@@ -375,20 +390,26 @@ impl Read for Pieces {
 }
 
 /// A reader that must give so many bytes, neither fewer nor more.
-struct Exact<R> {
+pub(super) struct Exact<R> {
     inner: R,
     left: u64,
-    name: String,
+    /// What is said when it does not.
+    odd: String,
 }
 
 impl<R: Read> Exact<R> {
-    fn new(inner: R, size: u64, name: String) -> Self {
+    pub fn new(inner: R, size: u64, odd: String) -> Self {
         Self {
             inner,
             left: size,
-            name,
+            odd,
         }
     }
+}
+
+/// What is said of a file that did not hold still.
+fn changed(name: impl std::fmt::Display) -> String {
+    format!("{name} changed its size while it was read")
 }
 
 impl<R: Read> Read for Exact<R> {
@@ -402,10 +423,7 @@ impl<R: Read> Read for Exact<R> {
                 self.left = left;
                 Ok(count)
             }
-            _ => Err(io::Error::other(format!(
-                "{} changed its size while it was read",
-                self.name
-            ))),
+            _ => Err(io::Error::other(self.odd.clone())),
         }
     }
 }
@@ -424,7 +442,7 @@ mod tests {
     fn a_file_that_shrank_or_grew_is_refused() {
         let read = |content: &[u8], size| {
             let mut out = Vec::new();
-            Exact::new(content, size, "f".into())
+            Exact::new(content, size, changed("f"))
                 .read_to_end(&mut out)
                 .map(|_| out)
         };

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 
-use super::{Found, Outlet, is_executable};
+use super::{Found, Outlet, changed, is_executable};
 use crate::model::TreePath;
 use crate::ui::Ui;
 
@@ -46,7 +46,7 @@ pub(super) fn walk(dir: &Path, at: &TreePath, ui: &Ui, outlet: &Outlet) -> anyho
         } else if kind.is_file() {
             let (opened, size, exec) = open(&file)?;
             let name = file.display().to_string();
-            outlet.file(path, exec, size, &name, opened)?;
+            outlet.file((path, exec), size, (&name, changed(&name)), opened)?;
         } else {
             bail!(special(&file, kind));
         }

@@ -112,7 +112,8 @@ fn one<R: Read>(
             let mode = entry.header().mode();
             let exec = mode.with_context(|| format!("cannot read {name}"))? & 0o100 != 0;
             let size = entry.size();
-            outlet.file(path, exec, size, &format!("{name} in the archive"), entry)
+            let odd = format!("the archive is truncated in {name}");
+            outlet.file((path, exec), size, (&name, odd), entry)
         }
         EntryType::Symlink => outlet.give(Found::Link {
             path,
