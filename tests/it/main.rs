@@ -1,7 +1,8 @@
 //! The tests of dk, one binary.
 
-// A failed step of a test is a failed test.
+// In a test a panic is the message.
 #![allow(clippy::unwrap_used)]
 
+mod client_contract;
 mod layering;
 mod sandbox;
