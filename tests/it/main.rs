@@ -1,3 +1,7 @@
 //! The tests of dk, one binary.
 
+// A failed step of a test is a failed test.
+#![allow(clippy::unwrap_used)]
+
 mod layering;
+mod sandbox;
