@@ -16,6 +16,7 @@ use crate::model::ObjectId;
 /// Longer than any spelling of a commit: more is not a cursor.
 const LIMIT: u64 = 4096;
 
+#[derive(Clone, Debug)]
 pub(super) struct Cursor {
     file: PathBuf,
 }

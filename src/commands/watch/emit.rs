@@ -26,41 +26,40 @@ pub(super) enum Format {
     Commits,
 }
 
-/// One event, as `--json` prints it: the commit's own keys and these.
-#[derive(serde::Serialize)]
-pub(super) struct Record<'a> {
+/// A commit that was made, with what it changed. `--json` prints the commit's
+/// own keys and these.
+#[derive(Debug, serde::Serialize)]
+pub(super) struct Record {
     #[serde(flatten)]
-    pub commit: &'a Commit,
+    pub commit: Box<Commit>,
     /// When it was committed, in seconds since 1970.
     pub time: i64,
     /// The commit that `changes` are the difference to; null: the empty tree.
-    pub previous: Option<&'a ObjectId>,
+    pub previous: Option<ObjectId>,
+    /// The branch moved to history without `previous`.
     pub reset: bool,
-    pub changes: &'a [Change],
+    pub changes: Vec<Change>,
 }
 
-impl Record<'_> {
-    /// Prints the event and passes everything on to the reader.
+impl Record {
     pub fn write(&self, format: Format, out: &mut dyn Write) -> io::Result<()> {
-        // Standard output alone would make a system call of every line.
-        let mut out = io::BufWriter::with_capacity(1 << 16, out);
         match format {
             Format::Paths => {
-                for change in self.changes {
+                for change in &self.changes {
                     out.write_all(&xargs_word(change.path.as_bytes()))?;
                     out.write_all(b"\n")?;
                 }
+                Ok(())
             }
-            Format::Nul => write_nul_ended(self.changes, &mut out)?,
-            Format::Batch => write_batch(self.changes, BATCH, &mut out)?,
-            Format::Commits if self.reset => writeln!(out, "! {}", self.commit.id)?,
-            Format::Commits => writeln!(out, "{}", self.commit.id)?,
+            Format::Nul => write_nul_ended(&self.changes, out),
+            Format::Batch => write_batch(&self.changes, BATCH, out),
+            Format::Commits if self.reset => writeln!(out, "! {}", self.commit.id),
+            Format::Commits => writeln!(out, "{}", self.commit.id),
         }
-        out.flush()
     }
 }
 
-/// Prints raw paths, each ended by NUL, for `xargs -0` and `--exec`.
+/// Prints raw paths, each ended by NUL, for `xargs -0`.
 fn write_nul_ended(changes: &[Change], out: &mut dyn Write) -> io::Result<()> {
     for change in changes {
         out.write_all(change.path.as_bytes())?;
@@ -118,7 +117,7 @@ mod tests {
         paths.iter().map(change).collect()
     }
 
-    fn commit() -> Commit {
+    fn record(paths: &[&[u8]], reset: bool) -> Record {
         let who = Signature {
             name: b"A U Thor".to_vec(),
             email: b"a@example.org".to_vec(),
@@ -127,26 +126,27 @@ mod tests {
                 offset: 60,
             },
         };
-        Commit {
-            id: id(1),
-            tree: id(2),
-            parents: vec![id(3)],
-            author: who.clone(),
-            committer: who,
-            message: b"hello\n".to_vec(),
+        Record {
+            commit: Box::new(Commit {
+                id: id(1),
+                tree: id(2),
+                parents: vec![id(3)],
+                author: who.clone(),
+                committer: who,
+                message: b"hello\n".to_vec(),
+            }),
+            time: 1_700_000_000,
+            previous: Some(id(3)),
+            reset,
+            changes: changes(paths),
         }
     }
 
     fn printed(paths: &[&[u8]], format: Format, reset: bool) -> Vec<u8> {
         let mut out = Vec::new();
-        let record = Record {
-            commit: &commit(),
-            time: 1_700_000_000,
-            previous: None,
-            reset,
-            changes: &changes(paths),
-        };
-        record.write(format, &mut out).expect("a Vec takes all");
+        record(paths, reset)
+            .write(format, &mut out)
+            .expect("a Vec takes all");
         out
     }
 
@@ -248,14 +248,8 @@ mod tests {
 
     #[test]
     fn json_has_stable_keys() {
-        let record = Record {
-            commit: &commit(),
-            time: 1_700_000_000,
-            previous: Some(&id(3)),
-            reset: false,
-            changes: &changes(&[b"a b", b"\xff"]),
-        };
+        let record = record(&[b"a b", b"\xff"], false);
         let json = serde_json::to_string(&record).expect("serializes");
-        insta::assert_snapshot!(json, @"");
+        insta::assert_snapshot!(json, @r#"{"id":"0101010101010101010101010101010101010101","tree":"0202020202020202020202020202020202020202","parents":["0303030303030303030303030303030303030303"],"author":{"name":"A U Thor","email":"a@example.org","time":1700000000,"offset":60},"committer":{"name":"A U Thor","email":"a@example.org","time":1700000000,"offset":60},"message":"hello\n","time":1700000000,"previous":"0303030303030303030303030303030303030303","reset":false,"changes":[{"path":"a b","change":"added","old":null,"new":{"kind":"file","mode":"100644","id":"0707070707070707070707070707070707070707"}},{"path":{"base64":"/w=="},"change":"added","old":null,"new":{"kind":"file","mode":"100644","id":"0707070707070707070707070707070707070707"}}]}"#);
     }
 }

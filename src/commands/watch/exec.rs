@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,7 @@ use tokio::task::JoinHandle;
 
 use crate::model::text::quote;
 use crate::model::{BranchName, Change, ObjectId, TreePath};
+use crate::ui::Exit;
 
 /// How long a command has to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(5);
@@ -63,14 +65,36 @@ pub(super) struct Exec {
 }
 
 impl Exec {
-    /// Returns the command's name as messages show it.
-    pub fn name(&self) -> String {
+    /// Starts the command. One that cannot be started ends the watch with the
+    /// status a shell would give it.
+    pub fn start(&self, work: Work) -> anyhow::Result<Running> {
+        self.spawn(work).map_err(|error| {
+            let status = match error.kind() {
+                io::ErrorKind::NotFound => 127,
+                _ => 126,
+            };
+            let cause = anyhow::Error::from(error).context(format!("cannot run {}", self.name()));
+            Exit::with(status, cause).into()
+        })
+    }
+
+    /// Refuses to go on after a command that failed.
+    pub fn succeeded(&self, work: &Work, status: ExitStatus) -> Result<(), Exit> {
+        if status.success() {
+            return Ok(());
+        }
+        let code = status.code().or(status.signal().map(|signal| 128 + signal));
+        let code = code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
+        let cause = anyhow::anyhow!("{} failed at commit {}: {status}", self.name(), work.commit);
+        Err(Exit::with(code, cause))
+    }
+
+    fn name(&self) -> String {
         let name = self.words.first().map(|word| word.as_bytes());
         quote(name.unwrap_or_default()).to_string()
     }
 
-    /// Starts the command.
-    pub fn start(&self, work: Work) -> io::Result<Running> {
+    fn spawn(&self, work: Work) -> io::Result<Running> {
         let (program, args) = self
             .words
             .split_first()
@@ -80,7 +104,10 @@ impl Exec {
             .args(args)
             .env("DK_BRANCH", OsStr::from_bytes(self.branch.as_bytes()))
             .env("DK_COMMIT", id(&work.commit))
-            .env("DK_PARENT", work.previous.as_ref().map(id).unwrap_or_default())
+            .env(
+                "DK_PARENT",
+                work.previous.as_ref().map(id).unwrap_or_default(),
+            )
             .env("DK_STORE", &self.store)
             .stdin(Stdio::piped())
             .process_group(0)
@@ -112,7 +139,7 @@ impl Exec {
 
 /// A command under way.
 pub(super) struct Running {
-    pub work: Work,
+    work: Work,
     child: Child,
     feeder: JoinHandle<()>,
     group: Pid,
@@ -121,6 +148,10 @@ pub(super) struct Running {
 }
 
 impl Running {
+    pub fn work(&self) -> &Work {
+        &self.work
+    }
+
     /// Returns how the command ended. Dropping this future loses nothing.
     pub async fn ended(&mut self) -> io::Result<ExitStatus> {
         let status = self.child.wait().await?;

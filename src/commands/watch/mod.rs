@@ -9,7 +9,6 @@ use std::future::{pending, poll_fn};
 use std::io;
 use std::num::NonZeroU64;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -19,16 +18,15 @@ use anyhow::Context as _;
 use self::cursor::Cursor;
 use self::emit::{Format, Record};
 use self::exec::{Exec, Running, Work};
-use self::reader::Reader;
 use crate::client::{Error, Event, Records, Since, WatchQuery};
-use crate::commands::Session;
-use crate::model::{BranchName, Change, Commit, Kind, ObjectId, Rev, TreePath};
-use crate::ui::{Exit, Usage};
+use crate::commands::parse::BranchPath;
+use crate::commands::{Session, blocking, completions, parse};
+use crate::model::{BranchName, Kind, Rev};
+use crate::ui::{Exit, Reader, Ui, Usage};
 
 mod cursor;
 mod emit;
 mod exec;
-mod reader;
 
 /// Wait for commits and print what they changed
 ///
@@ -56,8 +54,9 @@ Examples:
   dk watch -fz master | xargs -0 -n1 printf '%s\\n'   names as they are")]
 pub struct Args {
     /// The branch, and where in its tree
-    #[arg(value_name = "BRANCH[:PATH]", required_unless_present = "exec")]
-    target: Option<OsString>,
+    #[arg(value_name = "BRANCH[:PATH]", required_unless_present = "exec",
+          value_parser = parse::branch_path(), add = completions::rev_path())]
+    target: Option<BranchPath>,
 
     /// Go on for ever, even if the branch is deleted
     #[arg(short, long)]
@@ -86,7 +85,7 @@ pub struct Args {
     current: bool,
 
     /// First report everything after COMMIT: a revision, 0 (the beginning) or head (now)
-    #[arg(long, value_name = "COMMIT")]
+    #[arg(long, value_name = "COMMIT", add = completions::rev())]
     since: Option<OsString>,
 
     /// Go on after the commit in FILE, and keep it up to date
@@ -126,16 +125,16 @@ pub struct Args {
 }
 
 pub(super) async fn run(session: &Session, mut args: Args) -> anyhow::Result<()> {
-    let (branch, path) = target(&mut args)?;
+    let BranchPath { branch, path } = target(&mut args)?;
     if session.ui.json && !args.exec.is_empty() {
         return Err(Usage::new("--json cannot be used with --exec, which prints nothing").into());
     }
     let cursor = args.cursor.clone().map(Cursor::new);
     let since = beginning(session, &args, &branch, cursor.as_ref()).await?;
     if session.client.head(&branch).await?.is_none() {
-        session
-            .ui
-            .note(&format!("branch {branch} has no commit yet: waiting for one"));
+        session.ui.note(&format!(
+            "branch {branch} has no commit yet: waiting for one"
+        ));
     }
     let follow = args.follow || !args.exec.is_empty();
     let query = WatchQuery {
@@ -147,7 +146,10 @@ pub(super) async fn run(session: &Session, mut args: Args) -> anyhow::Result<()>
     let watch = Watch {
         session,
         events: session.client.watch(query),
-        reader: Reader::of_stdout().context("cannot watch standard output")?,
+        reader: session
+            .ui
+            .reader()
+            .context("cannot watch standard output")?,
         cursor,
         follow,
         left: match args.number {
@@ -170,18 +172,16 @@ pub(super) async fn run(session: &Session, mut args: Args) -> anyhow::Result<()>
 }
 
 /// Returns what to watch, which may stand behind the command of `--exec`.
-fn target(args: &mut Args) -> anyhow::Result<(BranchName, TreePath)> {
-    let target = match args.target.take() {
-        Some(target) => target,
-        None if args.exec.len() < 2 => {
-            return Err(Usage::new("--exec needs a command and, before or behind it, a branch").into());
-        }
-        None => args.exec.pop().unwrap_or_default(),
-    };
-    let text = target.as_bytes();
-    let colon = text.iter().position(|b| *b == b':').unwrap_or(text.len());
-    let path = text.get(colon + 1..).unwrap_or_default();
-    Ok((BranchName::new(&text[..colon])?, TreePath::new(path)?))
+fn target(args: &mut Args) -> anyhow::Result<BranchPath> {
+    if let Some(target) = args.target.take() {
+        return Ok(target);
+    }
+    match args.exec.pop() {
+        Some(target) if !args.exec.is_empty() => Ok(BranchPath::new(target.as_bytes())?),
+        _ => Err(Usage::new("no branch is named")
+            .hint("a branch stands before --exec, or is the last word behind it")
+            .into()),
+    }
 }
 
 fn format(args: &Args) -> Format {
@@ -276,19 +276,11 @@ struct Watch<'a> {
 
 /// What a watch waits for.
 enum Step {
-    Commit(Seen),
+    Commit(Record),
     /// The command is done.
     Ended(ExitStatus),
     /// Nobody reads standard output any more.
     Unread,
-}
-
-/// A commit that changed something.
-struct Seen {
-    commit: Box<Commit>,
-    previous: Option<ObjectId>,
-    reset: bool,
-    changes: Vec<Change>,
 }
 
 impl Watch<'_> {
@@ -296,26 +288,24 @@ impl Watch<'_> {
     async fn print(mut self, format: Format) -> anyhow::Result<()> {
         let tells_resets = self.session.ui.json || format == Format::Commits;
         loop {
-            let Step::Commit(seen) = self.step(&mut None, true).await? else {
+            let Step::Commit(record) = self.step(&mut None, true).await? else {
                 return Ok(());
             };
-            let counts = !seen.changes.is_empty() || (seen.reset && tells_resets);
-            if counts {
-                let record = Record {
-                    time: seen.commit.committer.time.seconds,
-                    commit: &seen.commit,
-                    previous: seen.previous.as_ref(),
-                    reset: seen.reset,
-                    changes: &seen.changes,
-                };
-                let ui = &self.session.ui;
-                ui.show(&record, |record, out| {
-                    let mut lines = Vec::new();
-                    record.write(format, &mut lines)?;
-                    out.write_all(&ui.text(&lines))
-                })?;
-            }
-            if self.done(&seen.commit.id, counts)? {
+            let (ui, cursor) = (self.session.ui.clone(), self.cursor.clone());
+            let counts = !record.changes.is_empty() || (record.reset && tells_resets);
+            blocking(move || {
+                if counts {
+                    print(&ui, &record, format)?;
+                }
+                if let Some(cursor) = &cursor {
+                    // A cursor must not outlive the record it stands for.
+                    ui.sync().context("cannot sync standard output")?;
+                    cursor.write(Some(&record.commit.id))?;
+                }
+                Ok(())
+            })
+            .await?;
+            if counts && self.last() {
                 return Ok(());
             }
         }
@@ -332,31 +322,37 @@ impl Watch<'_> {
                     let Some(ended) = running.take() else {
                         continue;
                     };
-                    let commit = ended.work.commit;
-                    succeeded(exec, &commit, status)?;
-                    if self.done(&commit, true)? {
+                    exec.succeeded(ended.work(), status)?;
+                    if let Some(cursor) = &self.cursor {
+                        cursor.write(Some(&ended.work().commit))?;
+                    }
+                    if self.last() {
                         return Ok(());
                     }
                 }
-                Step::Commit(seen) if seen.changes.is_empty() => (),
-                Step::Commit(seen) => {
-                    let mut work = Work::new(seen.commit.id, seen.previous, seen.changes);
+                Step::Commit(record) if record.changes.is_empty() => (),
+                Step::Commit(record) => {
+                    let mut work = Work::new(record.commit.id, record.previous, record.changes);
                     if let Some(running) = running.take() {
                         work = running.end().await.and_then(work);
                     }
-                    running = Some(start(exec, work)?);
+                    running = Some(exec.start(work)?);
                 }
             }
         }
     }
 
+    /// Counts a commit that was handled; tells whether it was the last.
+    fn last(&mut self) -> bool {
+        if let Some(left) = &mut self.left {
+            *left -= 1;
+        }
+        self.left == Some(0)
+    }
+
     /// Waits for what comes next: a commit, if they are wanted now, or the end
     /// of the command. Only a watch that is idle gives up.
-    async fn step(
-        &mut self,
-        running: &mut Option<Running>,
-        commits: bool,
-    ) -> anyhow::Result<Step> {
+    async fn step(&mut self, running: &mut Option<Running>, commits: bool) -> anyhow::Result<Step> {
         let idle = running.is_none();
         loop {
             let events = &mut self.events;
@@ -364,7 +360,8 @@ impl Watch<'_> {
                 event = poll_fn(|context| events.as_mut().poll_next(context)), if commits => {
                     match event.context("the watch ended")?? {
                         Event::Commit { commit, previous, reset, changes } => {
-                            return Ok(Step::Commit(Seen { commit, previous, reset, changes }));
+                            let time = commit.committer.time.seconds;
+                            return Ok(Step::Commit(Record { commit, time, previous, reset, changes }));
                         }
                         Event::Deleted { .. } if self.follow => self.session.ui.note(&format!(
                             "branch {} was deleted: waiting for it to come back", self.branch
@@ -383,22 +380,6 @@ impl Watch<'_> {
             }
         }
     }
-
-    /// Notes that a commit was handled; tells whether it was the last.
-    fn done(&mut self, commit: &ObjectId, counts: bool) -> anyhow::Result<bool> {
-        if let Some(cursor) = &self.cursor {
-            // A cursor must not outlive the record it stands for. A pipe cannot
-            // be synced, and need not be.
-            let _ = rustix::fs::fsync(io::stdout());
-            cursor.write(Some(commit))?;
-        }
-        if let Some(left) = &mut self.left
-            && counts
-        {
-            *left -= 1;
-        }
-        Ok(self.left == Some(0))
-    }
 }
 
 async fn ended(running: &mut Option<Running>) -> io::Result<ExitStatus> {
@@ -415,29 +396,13 @@ async fn silence(timeout: Option<Duration>) {
     }
 }
 
-/// Starts the command. One that cannot be started ends the watch with the
-/// status a shell would give it.
-fn start(exec: &Exec, work: Work) -> anyhow::Result<Running> {
-    exec.start(work).map_err(|error| {
-        let status = if error.kind() == io::ErrorKind::NotFound {
-            127
-        } else {
-            126
-        };
-        let cause = anyhow::Error::from(error).context(format!("cannot run {}", exec.name()));
-        Exit::with(status, cause).into()
+/// Prints one record.
+fn print(ui: &Ui, record: &Record, format: Format) -> anyhow::Result<()> {
+    ui.show(record, |record, out| {
+        let mut lines = Vec::new();
+        record.write(format, &mut lines)?;
+        out.write_all(&ui.text(&lines))
     })
-}
-
-/// Refuses to go on after a command that failed.
-fn succeeded(exec: &Exec, commit: &ObjectId, status: ExitStatus) -> Result<(), Exit> {
-    if status.success() {
-        return Ok(());
-    }
-    let code = status.code().or(status.signal().map(|signal| 128 + signal));
-    let code = code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
-    let cause = anyhow::anyhow!("{} failed for commit {commit}: {status}", exec.name());
-    Err(Exit::with(code, cause))
 }
 
 /// Parses a time: a number and `ms`, `s` (or nothing), `m`, `h` or `d`.
@@ -479,7 +444,16 @@ mod tests {
         ] {
             assert_eq!(duration(text), Ok(Duration::from_millis(milliseconds)));
         }
-        for bad in ["", "s", "1x", "-1", "0", "1e9", "1.2.3", "9999999999999999999999d"] {
+        for bad in [
+            "",
+            "s",
+            "1x",
+            "-1",
+            "0",
+            "1e9",
+            "1.2.3",
+            "9999999999999999999999d",
+        ] {
             assert!(duration(bad).is_err(), "{bad}");
         }
     }

@@ -5,15 +5,16 @@
 //! is dropped. Anything else (a file, a terminal) counts as always there.
 
 use std::io::{self, PipeReader, PipeWriter};
-use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{FileType, fstat};
+use rustix::fs::{FileType, fstat, fsync};
+use rustix::stdio::stdout;
 use tokio::sync::Notify;
 
-pub(super) struct Reader {
+/// The reader of standard output.
+pub struct Reader {
     gone: Arc<Notify>,
     /// The thread, and the pipe whose closing ends it.
     thread: Option<(PipeWriter, JoinHandle<()>)>,
@@ -21,9 +22,9 @@ pub(super) struct Reader {
 
 impl Reader {
     /// Begins to look after the reader of standard output.
-    pub fn of_stdout() -> io::Result<Self> {
+    pub(super) fn new() -> io::Result<Self> {
         let gone = Arc::new(Notify::new());
-        let kind = FileType::from_raw_mode(fstat(io::stdout())?.st_mode);
+        let kind = FileType::from_raw_mode(fstat(stdout())?.st_mode);
         if !matches!(kind, FileType::Fifo | FileType::Socket) {
             return Ok(Self { gone, thread: None });
         }
@@ -48,6 +49,15 @@ impl Reader {
     }
 }
 
+/// Puts what was written to standard output on its disk, if it is a file.
+pub(super) fn sync() -> io::Result<()> {
+    match fsync(stdout()) {
+        // A pipe, a socket, a terminal: there is nothing to sync.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOTSUP) => Ok(()),
+        result => Ok(result?),
+    }
+}
+
 impl Drop for Reader {
     fn drop(&mut self) {
         if let Some((stop, thread)) = self.thread.take() {
@@ -61,13 +71,12 @@ impl Drop for Reader {
 /// Blocks until the reader of standard output is gone (true), or `stopped`
 /// reads as closed.
 fn reader_went(stopped: &PipeReader) -> bool {
-    let stdout = io::stdout();
     let over = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
     loop {
         // Hang-ups are reported unasked. macOS wants to be asked for something,
         // and this is never so of the end that is written to.
         let mut ends = [
-            PollFd::from_borrowed_fd(stdout.as_fd(), PollFlags::RDBAND),
+            PollFd::from_borrowed_fd(stdout(), PollFlags::RDBAND),
             PollFd::new(stopped, PollFlags::IN),
         ];
         match poll(&mut ends, None) {
