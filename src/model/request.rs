@@ -214,14 +214,17 @@ pub struct WatchQuery {
     pub since: Since,
     /// When behind, skip to the newest state: one event with all that differs.
     pub latest: bool,
+    /// Also tell commits that change nothing here.
+    pub unchanged: bool,
 }
 
 /// One move of a branch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A commit of the first-parent chain. `previous` is the commit of the
-    /// event before (`None`: the empty tree), and `changes` are the differences
-    /// between the two at the watched path, in path order.
+    /// A commit of the first-parent chain. `previous` is the one gone past
+    /// before it (`None`: the empty tree), whether it was told or changed
+    /// nothing here; `changes` are the differences between the two at the
+    /// watched path, in path order.
     Commit {
         commit: Box<Commit>,
         previous: Option<ObjectId>,
