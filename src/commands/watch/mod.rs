@@ -21,7 +21,7 @@ use self::exec::{Exec, Running, Work};
 use crate::client::{Error, Event, Records, Since, WatchQuery};
 use crate::commands::parse::BranchPath;
 use crate::commands::{Session, blocking, completions, parse};
-use crate::model::{BranchName, Kind, Rev};
+use crate::model::{BranchName, Kind, ObjectId, Rev};
 use crate::ui::{Exit, Reader, Ui, Usage};
 
 mod cursor;
@@ -142,10 +142,12 @@ pub(super) async fn run(session: &Session, mut args: Args) -> anyhow::Result<()>
         path,
         since,
         latest: args.latest,
+        unchanged: false,
     };
     let watch = Watch {
         session,
-        events: session.client.watch(query),
+        events: session.client.watch(query.clone()),
+        query,
         reader: session
             .ui
             .reader()
@@ -158,7 +160,6 @@ pub(super) async fn run(session: &Session, mut args: Args) -> anyhow::Result<()>
             None => Some(1),
         },
         timeout: args.timeout,
-        branch: branch.clone(),
     };
     if args.exec.is_empty() {
         return watch.print(format(&args)).await;
@@ -263,7 +264,7 @@ async fn resume(session: &Session, cursor: &Cursor, text: &str) -> anyhow::Resul
 /// A watch under way.
 struct Watch<'a> {
     session: &'a Session,
-    branch: BranchName,
+    query: WatchQuery,
     events: Records<Event>,
     reader: Reader,
     cursor: Option<Cursor>,
@@ -291,6 +292,7 @@ impl Watch<'_> {
             let Step::Commit(record) = self.step(&mut None, true).await? else {
                 return Ok(());
             };
+            let commit = record.commit.id;
             let (ui, cursor) = (self.session.ui.clone(), self.cursor.clone());
             let counts = !record.changes.is_empty() || (record.reset && tells_resets);
             blocking(move || {
@@ -308,6 +310,7 @@ impl Watch<'_> {
             if counts && self.last() {
                 return Ok(());
             }
+            self.handled(commit);
         }
     }
 
@@ -329,6 +332,7 @@ impl Watch<'_> {
                     if self.last() {
                         return Ok(());
                     }
+                    self.handled(ended.work().commit);
                 }
                 Step::Commit(record) if record.changes.is_empty() => (),
                 Step::Commit(record) => {
@@ -339,6 +343,15 @@ impl Watch<'_> {
                     running = Some(exec.start(work)?);
                 }
             }
+        }
+    }
+
+    /// Forgets what came in while a commit was being handled, where only the
+    /// newest state is asked for.
+    fn handled(&mut self, commit: ObjectId) {
+        if self.query.latest {
+            self.query.since = Since::Commit(commit);
+            self.events = self.session.client.watch(self.query.clone());
         }
     }
 
@@ -364,10 +377,10 @@ impl Watch<'_> {
                             return Ok(Step::Commit(Record { commit, time, previous, reset, changes }));
                         }
                         Event::Deleted { .. } if self.follow => self.session.ui.note(&format!(
-                            "branch {} was deleted: waiting for it to come back", self.branch
+                            "branch {} was deleted: waiting for it to come back", self.query.branch
                         )),
                         Event::Deleted { .. } => {
-                            let what = format!("branch {} was deleted", self.branch);
+                            let what = format!("branch {} was deleted", self.query.branch);
                             return Err(Error::new(Kind::NotFound, what).into());
                         }
                     }
