@@ -637,7 +637,7 @@ async fn follow(
     let bell = watch.bell();
     loop {
         let (back, next) = spawn_blocking(move || {
-            let next = watch.next();
+            let next = watch.advance();
             (watch, next)
         })
         .await

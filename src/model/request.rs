@@ -59,6 +59,8 @@ pub enum Edit<'a> {
         path: TreePath,
         content: Content<'a>,
     },
+    /// Cuts a file, or fills it up with zero bytes. Missing: [`Kind::NotFound`].
+    Truncate { path: TreePath, size: u64 },
     /// Replaces or creates a symbolic link.
     Link { path: TreePath, target: &'a [u8] },
     /// Makes a folder, and those above it; one that exists is no failure. An

@@ -128,6 +128,7 @@ impl<'a> Collector<'a> {
                 tail: self.content(&path, content)?,
                 path,
             },
+            Edit::Truncate { path, size } => Op::Truncate { path, size },
             Edit::Link { path, target } => {
                 if target.is_empty() || target.contains(&0) {
                     return Err(Error::Invalid(format!(

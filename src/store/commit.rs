@@ -75,7 +75,7 @@ impl Store {
             self.writable()?;
             self.may_move(branch, options.commit.force)?;
         }
-        let mut work = || {
+        let work = || {
             let mut fresh = Fresh::default();
             let head = self.expected_head(branch, options.commit.expect)?;
             let forward = match head {

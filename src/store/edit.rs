@@ -29,6 +29,10 @@ pub enum Op {
         path: TreePath,
         tail: ObjectId,
     },
+    Truncate {
+        path: TreePath,
+        size: u64,
+    },
     Link {
         path: TreePath,
         id: ObjectId,
@@ -54,6 +58,7 @@ impl Op {
     pub fn summary(&self) -> String {
         match self {
             Self::Write { path, .. } | Self::Append { path, .. } => format!("write {path}"),
+            Self::Truncate { path, .. } => format!("truncate {path}"),
             Self::Link { path, .. } => format!("link {path}"),
             Self::Mkdir(path) => format!("mkdir {path}"),
             Self::Remove(path) => format!("rm {path}"),
@@ -106,6 +111,15 @@ impl Dir {
             Some(Some(Node::Dir(_))) => Some(Mode::DIR),
             Some(None) => None,
             None => self.base.as_ref()?.1.get(name).map(|entry| entry.mode),
+        }
+    }
+
+    /// Returns the leaf under a name.
+    fn stored(&self, name: &[u8]) -> Option<Entry> {
+        match self.changes.get(name) {
+            Some(Some(Node::Stored(entry))) => Some(*entry),
+            Some(_) => None,
+            None => self.base.as_ref()?.1.get(name),
         }
     }
 
@@ -230,6 +244,7 @@ impl<'a> Draft<'a> {
                 self.leaf(path, mode, *id)
             }
             Op::Append { path, tail } => self.append(path, tail, fresh),
+            Op::Truncate { path, size } => self.truncate(path, *size, fresh),
             Op::Link { path, id } => self.leaf(path, Mode::LINK, *id),
             Op::Mkdir(path) => self.mkdir(path),
             Op::Remove(path) => {
@@ -246,48 +261,76 @@ impl<'a> Draft<'a> {
     }
 
     fn append(&mut self, path: &TreePath, tail: &ObjectId, fresh: &mut Fresh) -> Result<()> {
-        let objects = self.objects;
         let (dir, name) = self.parent(path, true)?;
-        let old = match dir.mode(name) {
-            None => return self.leaf(path, Mode::FILE, *tail),
-            Some(_) => dir.take(name),
-        };
-        let old = match old {
-            Some(Node::Stored(entry))
-                if matches!(entry.mode.kind(), EntryKind::File | EntryKind::Exec) =>
-            {
-                entry
-            }
-            Some(Node::Stored(entry)) if !entry.mode.is_dir() => {
-                return Err(Error::Invalid(format!(
-                    "{path} is a {}, not a file",
-                    entry.mode.kind().name()
-                )));
-            }
-            _ => return Err(Error::IsDirectory(path.to_string())),
-        };
-        let size = |id: &ObjectId, fresh: &Fresh| match fresh.get(id) {
+        if dir.mode(name).is_none() {
+            return self.leaf(path, Mode::FILE, *tail);
+        }
+        let old = self.file(path)?;
+        let length = self.size(&old.id, fresh)? + self.size(tail, fresh)?;
+        let whole = self.open(&old.id, fresh)?.chain(self.open(tail, fresh)?);
+        self.rewrite(path, old.mode, whole, length, fresh)
+    }
+
+    fn truncate(&mut self, path: &TreePath, size: u64, fresh: &mut Fresh) -> Result<()> {
+        let old = self.file(path)?;
+        let whole = self
+            .open(&old.id, fresh)?
+            .chain(std::io::repeat(0))
+            .take(size);
+        self.rewrite(path, old.mode, whole, size, fresh)
+    }
+
+    /// Returns the file at a path, which must be there.
+    fn file(&mut self, path: &TreePath) -> Result<Entry> {
+        let (dir, name) = self.parent(path, false)?;
+        let mode = dir.mode(name);
+        match mode.map(Mode::kind) {
+            None => Err(Error::NotFound(path.to_string())),
+            Some(EntryKind::Dir) => Err(Error::IsDirectory(path.to_string())),
+            Some(EntryKind::File | EntryKind::Exec) => match dir.stored(name) {
+                Some(entry) => Ok(entry),
+                None => Err(Error::NotFound(path.to_string())),
+            },
+            Some(kind) => Err(Error::Invalid(format!(
+                "{path} is a {}, not a file",
+                kind.name()
+            ))),
+        }
+    }
+
+    fn size(&self, id: &ObjectId, fresh: &Fresh) -> Result<u64> {
+        match fresh.get(id) {
             Some(object) => Ok(object.data.len() as u64),
-            None => objects.size(id),
-        };
-        let open = |id: &ObjectId, fresh: &Fresh| -> Result<Box<dyn Read + Send>> {
-            match fresh.get(id) {
-                Some(object) => Ok(Box::new(std::io::Cursor::new(object.data.clone()))),
-                None => objects.open(id),
-            }
-        };
-        let length = size(&old.id, fresh)? + size(tail, fresh)?;
-        let mut whole = open(&old.id, fresh)?.chain(open(tail, fresh)?);
+            None => self.objects.size(id),
+        }
+    }
+
+    fn open(&self, id: &ObjectId, fresh: &Fresh) -> Result<Box<dyn Read + Send>> {
+        match fresh.get(id) {
+            Some(object) => Ok(Box::new(std::io::Cursor::new(object.data.clone()))),
+            None => self.objects.open(id),
+        }
+    }
+
+    /// Stores new content of a file: small in memory, large straight away.
+    fn rewrite(
+        &mut self,
+        path: &TreePath,
+        mode: Mode,
+        mut whole: impl Read,
+        length: u64,
+        fresh: &mut Fresh,
+    ) -> Result<()> {
         let id = if length <= SMALL {
-            let mut data = Vec::with_capacity(length as usize);
+            let mut data = Vec::new();
             whole
                 .read_to_end(&mut data)
                 .map_err(Error::io(format!("cannot read {path}")))?;
-            fresh.add(objects.hash_kind(), ObjectKind::Blob, data)?
+            fresh.add(self.objects.hash_kind(), ObjectKind::Blob, data)?
         } else {
-            objects.engine.put(&mut whole, Some(length))?
+            self.objects.engine.put(&mut whole, Some(length))?
         };
-        self.leaf(path, old.mode, id)
+        self.leaf(path, mode, id)
     }
 
     fn mkdir(&mut self, path: &TreePath) -> Result<()> {

@@ -4,12 +4,14 @@
 //! Synchronous inside: every call may block. `engine` is the seam below which
 //! storage lies; the other files are written once for all engines.
 
+mod base;
 pub mod collect;
 pub mod commit;
 pub mod diff;
 pub mod edit;
 pub mod engine;
 pub mod fsck;
+pub mod git;
 pub mod history;
 mod log;
 pub mod memory;
@@ -130,6 +132,18 @@ impl Error {
     pub fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
         let what = what.into();
         move |source| Self::Io { what, source }
+    }
+
+    /// Names what a library was asked for when it failed.
+    fn failed<E>(what: impl Into<String>) -> impl FnOnce(E) -> Self
+    where
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let what = what.into();
+        move |source| Self::Failed {
+            what,
+            source: source.into(),
+        }
     }
 }
 

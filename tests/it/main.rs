@@ -1,9 +1,10 @@
 //! The tests of dk, one binary.
 
-// A failed step of a test is a failed test.
+// In a test a panic is the message.
 #![allow(clippy::unwrap_used)]
 
 mod cli_watch;
+mod client_contract;
 mod layering;
 mod manual;
 mod sandbox;

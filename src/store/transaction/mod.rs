@@ -486,6 +486,7 @@ fn settle(conflicts: &mut Vec<Conflict>, op: &Op) {
     match op {
         Op::Write { path, .. }
         | Op::Append { path, .. }
+        | Op::Truncate { path, .. }
         | Op::Link { path, .. }
         | Op::Mkdir(path)
         | Op::Set { path, .. } => conflicts.retain(|conflict| conflict.path != *path),
