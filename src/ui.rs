@@ -144,6 +144,27 @@ impl Ui {
         }
     }
 
+    /// Returns stdout for the content of files: byte for byte, but with control
+    /// characters made visible on a terminal.
+    pub fn content(&self) -> Content {
+        Content {
+            out: self.stdout(),
+            terminal: self.terminal,
+            held: Vec::new(),
+        }
+    }
+
+    /// Returns how many columns of stdout may be filled.
+    pub fn width(&self) -> usize {
+        let size = self
+            .terminal
+            .then(|| rustix::termios::tcgetwinsize(rustix::stdio::stdout()));
+        match size {
+            Some(Ok(size)) if size.ws_col > 0 => usize::from(size.ws_col),
+            _ => 80,
+        }
+    }
+
     /// Tells whether stdout is a terminal.
     pub fn is_terminal(&self) -> bool {
         self.terminal
@@ -291,6 +312,17 @@ impl Records {
         self.drain()
     }
 
+    /// Prints what is no record of its own (a heading, a part of a drawing):
+    /// never call it under `--json`.
+    pub fn text(
+        &mut self,
+        render: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> anyhow::Result<()> {
+        debug_assert!(!self.ui.json, "under --json everything is a record");
+        render(&mut self.buffer)?;
+        self.drain()
+    }
+
     /// Prints a path (under `--json` as `{"path": …}`): quoted and ended with
     /// a newline, or raw and ended with NUL.
     pub fn path(&mut self, path: &TreePath, nul: bool) -> anyhow::Result<()> {
@@ -399,6 +431,48 @@ impl Write for Stdout {
     }
 }
 
+/// See [`Ui::content`].
+pub struct Content {
+    out: Stdout,
+    terminal: bool,
+    /// The beginning of a character whose end is not there yet.
+    held: Vec<u8>,
+}
+
+impl Write for Content {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if !self.terminal {
+            return self.out.write(bytes);
+        }
+        self.held.extend_from_slice(bytes);
+        let whole = self.held.len() - unfinished(&self.held);
+        let shown = text::printable(&self.held[..whole]);
+        self.held.drain(..whole);
+        self.out.write_all(shown.as_bytes())?;
+        Ok(bytes.len())
+    }
+
+    /// Writes out what is held back; to be called at the end.
+    fn flush(&mut self) -> io::Result<()> {
+        let shown = text::printable(&std::mem::take(&mut self.held));
+        self.out.write_all(shown.as_bytes())
+    }
+}
+
+/// Returns the length of the incomplete character at the end of `bytes`.
+fn unfinished(bytes: &[u8]) -> usize {
+    let last = bytes.utf8_chunks().last();
+    match last.map(|chunk| chunk.invalid()) {
+        // A chunk's invalid part is at most 3 bytes, and an incomplete
+        // character only where the bytes end with it.
+        Some(tail) if !tail.is_empty() => match std::str::from_utf8(tail) {
+            Err(error) if error.error_len().is_none() => tail.len(),
+            _ => 0,
+        },
+        _ => 0,
+    }
+}
+
 /// What a piece of text is, for its colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Look {
@@ -489,5 +563,44 @@ impl<T: fmt::Display> fmt::Display for Painted<T> {
         f.write_str(self.begin)?;
         self.thing.fmt(f)?;
         f.write_str(self.end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn characters_cut_in_two_are_held_back() {
+        for (bytes, want) in [
+            (&b"abc"[..], 0),
+            (b"a\xc3", 1),
+            (b"a\xe2\x82", 2),
+            (b"a\xf0\x9f\x98", 3),
+            (b"a\xff", 0),
+            (b"\xc3\xa4", 0),
+            (b"", 0),
+        ] {
+            assert_eq!(unfinished(bytes), want, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn odd_paths_are_quoted_or_raw() {
+        let path = TreePath::new("a\"b\n\u{e4}").expect("legal");
+        let written = |nul| {
+            let mut out = Vec::new();
+            write_path(&mut out, &path, nul).expect("memory");
+            String::from_utf8(out).expect("UTF-8")
+        };
+        assert_eq!(written(false), "\"a\\\"b\\n\u{e4}\"\n");
+        assert_eq!(written(true), "a\"b\n\u{e4}\0");
+    }
+
+    #[test]
+    fn colours_are_off_unless_asked_for() {
+        assert_eq!(Paint::NONE.of(Look::Commit, "x").to_string(), "x");
+        let paint = Paint::choose(Color::Always, false);
+        assert_eq!(paint.of(Look::Commit, "x").to_string(), "\x1b[33mx\x1b[m");
     }
 }

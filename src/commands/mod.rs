@@ -33,6 +33,7 @@ mod merge;
 mod mv;
 mod open;
 mod parse;
+mod patch;
 mod push;
 mod put;
 mod remote;

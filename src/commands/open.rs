@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
-use crate::client::Client;
+use crate::client::local::{self, Local};
+use crate::client::{Client, Error};
 use crate::commands::{Global, Session};
+use crate::model::Kind;
 use crate::ui::{Exit, Ui, Usage};
 
 /// What an acknowledged change survives.
@@ -20,90 +22,99 @@ pub enum Durability {
     None,
 }
 
+/// Where a store is.
+#[derive(Debug, PartialEq, Eq)]
+enum Place {
+    /// A repository.
+    Path(PathBuf),
+    /// The nearest repository at or above a folder.
+    Above(PathBuf),
+}
+
 /// Opens the store the command line, the environment or the current folder names.
 pub(super) async fn session(ui: &Ui, global: &Global) -> anyhow::Result<Session> {
-    let store = locate(global.store.as_deref())?;
-    let client = client(&store, global.durability)
-        .await
-        .map_err(|error| Exit::with(1, error))?;
+    let place = locate(global.store.as_deref())?;
+    let local = open(&place, global.durability).map_err(|error| Exit::with(1, error))?;
+    let store = match &place {
+        Place::Path(path) => std::path::absolute(path)
+            .with_context(|| format!("cannot tell where {} is", path.display()))?
+            .into(),
+        Place::Above(_) => local.info().await?.url.into(),
+    };
     Ok(Session {
-        client,
+        client: Arc::new(local),
         ui: ui.clone(),
-        store: store.into(),
+        store,
         author: global.author.clone(),
     })
 }
 
-/// Returns a client of the repository at `path`.
-pub(super) async fn client(path: &Path, durability: Durability) -> anyhow::Result<Arc<dyn Client>> {
-    let _ = durability;
-    anyhow::bail!("cannot open {}", path.display())
+/// Opens the store for somebody who completes a word: quickly, or not at all.
+pub(super) fn quietly(store: Option<&OsStr>) -> Option<Arc<dyn Client>> {
+    let place = locate(store).ok()?;
+    Some(Arc::new(open(&place, Durability::Strict).ok()?))
 }
 
-/// Returns the repository's path.
-pub(super) fn locate(named: Option<&OsStr>) -> anyhow::Result<PathBuf> {
-    if let Some(store) = named.filter(|store| !store.is_empty()) {
-        return at(store);
-    }
-    if let Some(folder) = std::env::var_os("GIT_DIR").filter(|folder| !folder.is_empty()) {
-        return Ok(folder.into());
-    }
-    let current = std::env::current_dir().context("cannot tell the current folder")?;
-    discover(&current, std::env::var_os("GIT_CEILING_DIRECTORIES")).ok_or_else(|| {
-        let error = Usage::new(format!(
-            "no store: {} is in no Git repository, and neither -C nor DK_STORE names one",
-            current.display()
-        ))
-        .hint("name a store with -C, or make one with 'dk init'");
-        Exit::with(1, error).into()
+fn open(place: &Place, durability: Durability) -> Result<Local, Error> {
+    let (Place::Path(path) | Place::Above(path)) = place;
+    let discover = matches!(place, Place::Above(_));
+    let options = local::Options {
+        durability: match durability {
+            Durability::Strict => local::Durability::Strict,
+            Durability::None => local::Durability::None,
+        },
+        discover,
+    };
+    Local::open(path, options).map_err(|error| match error.kind() {
+        Kind::NotFound if discover => Error::Other {
+            kind: Kind::NotFound,
+            message: format!(
+                "no store: {} is in no Git repository, and neither -C nor DK_STORE names one",
+                path.display()
+            ),
+            hint: Some("name a store with -C, or make one with 'dk init'".into()),
+            source: None,
+        },
+        Kind::NotFound => Error::Other {
+            kind: Kind::NotFound,
+            message: format!("no store: there is no Git repository at {}", path.display()),
+            hint: Some(format!("to make one: dk init {}", path.display())),
+            source: None,
+        },
+        _ => error,
     })
 }
 
+/// Returns the place of the store.
+fn locate(named: Option<&OsStr>) -> anyhow::Result<Place> {
+    if let Some(store) = named.filter(|store| !store.is_empty()) {
+        return Ok(Place::Path(path(store)?));
+    }
+    if let Some(folder) = std::env::var_os("GIT_DIR").filter(|folder| !folder.is_empty()) {
+        return Ok(Place::Path(folder.into()));
+    }
+    let current = std::env::current_dir().context("cannot tell the current folder")?;
+    Ok(Place::Above(current))
+}
+
 /// Returns the path in what `-C` or `DK_STORE` say.
-fn at(store: &OsStr) -> anyhow::Result<PathBuf> {
+pub(super) fn path(store: &OsStr) -> anyhow::Result<PathBuf> {
     let text = store.to_string_lossy();
     let Some((scheme, rest)) = text.split_once("://") else {
-        return Ok(store.into());
+        return Ok(Path::new(store).into());
+    };
+    let refuse = |why: &str| {
+        Usage::new(format!("cannot open {text}: {why}"))
+            .hint("name a Git repository on this machine by its path")
     };
     match scheme {
-        "file" => Ok(rest.into()),
+        "file" => Ok(OsString::from(rest).into()),
         "tcp" | "unix" | "vsock" | "tls" => {
-            let error = Usage::new(format!(
-                "cannot open {text}: servers are not supported by this version of dk"
-            ))
-            .hint("name a Git repository on this machine by its path");
-            Err(Exit::with(1, error).into())
+            let why = "servers are not supported by this version of dk";
+            Err(Exit::with(1, refuse(why)).into())
         }
-        _ => Err(
-            Usage::new(format!("cannot open {text}: no store is named that way"))
-                .hint("name a Git repository by its path")
-                .into(),
-        ),
+        _ => Err(refuse("no store is named that way").into()),
     }
-}
-
-/// Returns the nearest repository at or above a folder; folders at or above
-/// one that `ceilings` lists are not looked into, except `from` itself.
-fn discover(from: &Path, ceilings: Option<OsString>) -> Option<PathBuf> {
-    let ceilings: Vec<PathBuf> = ceilings
-        .iter()
-        .flat_map(std::env::split_paths)
-        .filter(|path| path.is_absolute())
-        .collect();
-    for folder in from.ancestors() {
-        if folder != from && ceilings.iter().any(|ceiling| ceiling == folder) {
-            return None;
-        }
-        if folder.join(".git").exists() || is_bare(folder) {
-            return Some(folder.into());
-        }
-    }
-    None
-}
-
-/// Tells whether a folder looks like a repository's own.
-fn is_bare(folder: &Path) -> bool {
-    folder.join("HEAD").is_file() && folder.join("objects").is_dir() && folder.join("refs").is_dir()
 }
 
 #[cfg(test)]
@@ -111,36 +122,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_nearest_repository_wins() {
-        let root = tempfile::tempdir().expect("a temporary folder");
-        let path = |name: &str| root.path().join(name);
-        for folder in [
-            "a/.git",
-            "a/b/c",
-            "a/bare/objects",
-            "a/bare/refs",
-            "a/bare/x",
-        ] {
-            std::fs::create_dir_all(path(folder)).expect("a folder");
-        }
-        std::fs::write(path("a/bare/HEAD"), "").expect("a file");
-        assert_eq!(discover(&path("a/b/c"), None), Some(path("a")));
-        assert_eq!(discover(&path("a"), None), Some(path("a")));
-        assert_eq!(discover(&path("a/bare/x"), None), Some(path("a/bare")));
-        let ceiling = Some(path("a").into_os_string());
-        assert_eq!(discover(&path("a/b/c"), ceiling.clone()), None);
-        assert_eq!(discover(&path("a"), ceiling), Some(path("a")));
-    }
-
-    #[test]
     fn urls_are_told_from_paths() {
-        assert_eq!(at(OsStr::new("a/b")).expect("a path"), Path::new("a/b"));
-        assert_eq!(
-            at(OsStr::new("file:///a")).expect("a path"),
-            Path::new("/a")
-        );
+        let at = |store: &str| path(OsStr::new(store));
+        assert_eq!(at("a/b").expect("a path"), Path::new("a/b"));
+        assert_eq!(at("file:///a").expect("a path"), Path::new("/a"));
         for url in ["tcp://db", "unix:///run/dk", "gopher://x"] {
-            assert!(at(OsStr::new(url)).is_err(), "{url}");
+            assert!(at(url).is_err(), "{url}");
         }
     }
 }
