@@ -3,10 +3,12 @@
 // In a test a panic is the message.
 #![allow(clippy::unwrap_used)]
 
+mod cli_watch;
 mod client_contract;
 mod diff;
 mod history;
 mod layering;
 mod merge;
+mod manual;
 mod sandbox;
 mod stock;
