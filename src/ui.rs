@@ -20,9 +20,11 @@ use crate::model::{TreePath, text};
 
 mod paint;
 mod progress;
+mod reader;
 mod stdout;
 
 pub use paint::{Look, Paint, Painted};
+pub use reader::Reader;
 pub use stdout::{Content, Stdout};
 
 /// How this run speaks to its user. Cheap to clone.
@@ -184,6 +186,17 @@ impl Ui {
     /// Tells whether the reader of stdout went away: the run then ends quietly.
     pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
+    }
+
+    /// Returns what notices, while nothing is printed, that the reader of
+    /// stdout went away.
+    pub fn reader(&self) -> io::Result<Reader> {
+        Reader::new()
+    }
+
+    /// Puts what was printed on its disk, where stdout is a file.
+    pub fn sync(&self) -> io::Result<()> {
+        reader::sync()
     }
 
     // Talk, on stderr. A closed stderr is no reason to fail.

@@ -43,6 +43,10 @@ pub enum Op {
         from: TreePath,
         to: TreePath,
     },
+    Copy {
+        from: TreePath,
+        to: TreePath,
+    },
     Chmod {
         path: TreePath,
         exec: bool,
@@ -63,6 +67,7 @@ impl Op {
             Self::Mkdir(path) => format!("mkdir {path}"),
             Self::Remove(path) => format!("rm {path}"),
             Self::Rename { from, to } => format!("mv {from} {to}"),
+            Self::Copy { from, to } => format!("cp {from} {to}"),
             Self::Chmod { path, .. } => format!("chmod {path}"),
             Self::Set { path, .. } => format!("set {path}"),
         }
@@ -76,6 +81,7 @@ pub struct Draft<'a> {
 }
 
 /// A folder of a draft.
+#[derive(Clone)]
 struct Dir {
     /// What it was made from; nothing for a new folder.
     base: Option<(ObjectId, Arc<Tree>)>,
@@ -83,6 +89,7 @@ struct Dir {
     changes: BTreeMap<Vec<u8>, Option<Node>>,
 }
 
+#[derive(Clone)]
 enum Node {
     /// A leaf, or a folder as it is stored.
     Stored(Entry),
@@ -254,7 +261,8 @@ impl<'a> Draft<'a> {
                     None => Err(Error::NotFound(path.to_string())),
                 }
             }
-            Op::Rename { from, to } => self.rename(from, to),
+            Op::Rename { from, to } => self.transfer(from, to, false),
+            Op::Copy { from, to } => self.transfer(from, to, true),
             Op::Chmod { path, exec } => self.chmod(path, *exec),
             Op::Set { path, entry } => self.set(path, *entry),
         }
@@ -345,7 +353,8 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn rename(&mut self, from: &TreePath, to: &TreePath) -> Result<()> {
+    /// Moves what is at `from`, or with `keep` copies it.
+    fn transfer(&mut self, from: &TreePath, to: &TreePath, keep: bool) -> Result<()> {
         let (dir, name) = self.parent(from, false)?;
         if dir.mode(name).is_none() {
             return Err(Error::NotFound(from.to_string()));
@@ -367,6 +376,9 @@ impl<'a> Draft<'a> {
         let node = dir
             .take(name)
             .ok_or_else(|| Error::NotFound(from.to_string()))?;
+        if keep {
+            dir.put(name, node.clone());
+        }
         let (target, last) = self.parent(to, true)?;
         target.put(last, node);
         Ok(())
