@@ -107,8 +107,8 @@ async fn change(
         let edits = replace(path.clone(), FileKind::Keep, text.to_vec());
         match session.client.edit(branch, edits, options.clone()).await {
             // Somebody was faster: look again at what.
-            Err(error)
-                if error.kind() == Kind::HeadMoved && args.commit.guard.expect.is_none() => {}
+            Err(error) if error.kind() == Kind::HeadMoved && args.commit.guard.expect.is_none() => {
+            }
             result => return Ok(result?),
         }
     }

@@ -41,7 +41,10 @@ pub struct Args {
 pub(super) async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
     let BranchPath { branch, path } = args.to;
     let tree = Tree::new(args.dir)?;
-    let options = args.commit.options(session, || format!("import {tree}")).await?;
+    let options = args
+        .commit
+        .options(session, || format!("import {tree}"))
+        .await?;
     let before = match session.client.head(&branch).await? {
         Some(head) if args.replace => clearing(session, &At::Commit(head), &path).await?,
         _ => Vec::new(),

@@ -41,7 +41,10 @@ pub(super) async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
         let error = Usage::new(format!("no path given: which file of {branch}?"));
         return Err(error.hint("write it as BRANCH:PATH").into());
     }
-    let options = args.commit.options(session, || format!("put {path}")).await?;
+    let options = args
+        .commit
+        .options(session, || format!("put {path}"))
+        .await?;
     let input = Input::new(args.file).open(session).await?;
     let cannot = format!("cannot write {branch}:{path}");
     let head = session

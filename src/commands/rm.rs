@@ -51,7 +51,10 @@ pub(super) async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
         format!("rm {}", commit::named(names))
     };
     let options = args.commit.options(session, message).await?;
-    let edits = paths.into_iter().map(|path| Edit::Remove { path }).collect();
+    let edits = paths
+        .into_iter()
+        .map(|path| Edit::Remove { path })
+        .collect();
     let head = session
         .client
         .edit(&branch, source::edits(edits), options)

@@ -156,11 +156,7 @@ impl Opened {
 /// Returns a source that gives these edits: ones that carry no content of
 /// their own.
 pub(super) fn edits(edits: Vec<Edit<'static>>) -> Edits {
-    Box::new(move |sink| {
-        edits
-            .into_iter()
-            .try_for_each(|edit| sink.edit(edit))
-    })
+    Box::new(move |sink| edits.into_iter().try_for_each(|edit| sink.edit(edit)))
 }
 
 /// What `import` takes: a folder, or with `-` a tar stream on standard input.
@@ -189,12 +185,7 @@ impl Tree {
     }
 
     /// Returns the edits that put it below `at`, after those of `before`.
-    pub fn edits(
-        self,
-        at: TreePath,
-        before: Vec<Edit<'static>>,
-        ui: &Ui,
-    ) -> anyhow::Result<Edits> {
+    pub fn edits(self, at: TreePath, before: Vec<Edit<'static>>, ui: &Ui) -> anyhow::Result<Edits> {
         let (ui, progress) = (ui.clone(), ui.progress());
         Ok(match self {
             Self::Tar => {

@@ -64,7 +64,10 @@ fn folders(export: &Export, to: &Path, jobs: &mpsc::Sender<Job>) -> anyhow::Resu
     let mut open: Vec<(TreePath, Arc<OwnedFd>)> = vec![(TreePath::root(), Arc::new(root))];
     export.leaves(|item| {
         let (parent, name) = item.path.split_last().context("a leaf without a name")?;
-        while open.last().is_some_and(|(path, _)| !parent.starts_with(path)) {
+        while open
+            .last()
+            .is_some_and(|(path, _)| !parent.starts_with(path))
+        {
             open.pop();
         }
         let known = open.last().map_or(0, |(path, _)| path.steps().count());
@@ -150,8 +153,7 @@ fn leaf(export: &Export, job: &Job, force: bool, buffer: &mut [u8]) -> anyhow::R
         return Ok(replacing(folder, name, force, make)?);
     }
     let permissions = if mode.0 & 0o100 == 0 { 0o666 } else { 0o777 };
-    let flags =
-        OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let permissions = Mode::from_raw_mode(permissions);
     let make = || rustix::fs::openat(folder, name, flags, permissions);
     let mut file = File::from(replacing(folder, name, force, make)?);

@@ -100,7 +100,8 @@ fn one<R: Read>(
         }
     };
     let link_name = entry.link_name_bytes().map(|name| name.into_owned());
-    let linked = || link_name.with_context(|| format!("{name} in the archive is a link to nothing"));
+    let linked =
+        || link_name.with_context(|| format!("{name} in the archive is a link to nothing"));
     match kind {
         EntryType::Directory => outlet.give(Found::Dir(path)),
         // Before ustar, only the slash told.
