@@ -227,8 +227,8 @@ pub async fn run(ui: &Ui, cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Init(args) => return init::run(ui, global, args).await,
         Command::Completions(args) => return completions::run(ui, &args),
-        Command::Man(args) => return man::run(ui, &args),
-        Command::Help(args) => return man::help(ui, &args),
+        Command::Man(args) => return man::run(ui, args).await,
+        Command::Help(args) => return man::help(ui, args).await,
         _ => (),
     }
     let session = &open::session(ui, global).await?;

@@ -19,7 +19,7 @@ JSON:
 pub struct Args {
     /// A revision, and a path in it
     #[arg(value_name = "REV[:PATH]", required = true, value_parser = parse::rev_path(),
-          add = completions::rev_path())]
+          add = completions::rev_or_path())]
     paths: Vec<RevPath>,
 }
 

@@ -24,7 +24,7 @@ pub struct Args {
     #[arg(short = 'L', long, value_name = "LEVELS")]
     depth: Option<NonZeroUsize>,
     /// A revision, and a folder in it
-    #[arg(value_name = "REV[:PATH]", value_parser = parse::rev_path(), add = completions::rev_path())]
+    #[arg(value_name = "REV[:PATH]", value_parser = parse::rev_path(), add = completions::rev_or_path())]
     at: RevPath,
 }
 

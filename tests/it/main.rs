@@ -5,6 +5,10 @@
 
 mod cli_watch;
 mod client_contract;
+mod diff;
+mod history;
 mod layering;
+mod merge;
 mod manual;
 mod sandbox;
+mod stock;

@@ -492,7 +492,7 @@ async fn log_and_walk(dk: &dyn Client) {
 }
 
 async fn streams_of_content(dk: &dyn Client) {
-    let length = 20 << 20;
+    let length = 9 << 20;
     let source = move |size: Option<u64>| -> Edits {
         Box::new(move |sink| {
             let mut reader = std::io::Read::take(std::io::repeat(b'x'), length);
