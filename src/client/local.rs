@@ -683,6 +683,13 @@ fn error(failure: store::Error) -> Error {
                 Err(source) => source.source().map(|cause| cause.to_string().into()),
             },
         },
+        store::Error::Edit {
+            number,
+            error: cause,
+        } => Error::Edit(Refused {
+            number,
+            error: Box::new(error(*cause)),
+        }),
         store::Error::Denied { message, hint } => Error::Other {
             kind,
             message,

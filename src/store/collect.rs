@@ -143,6 +143,7 @@ impl<'a> Collector<'a> {
             Edit::Mkdir { path } => Op::Mkdir(path),
             Edit::Remove { path } => Op::Remove(path),
             Edit::Rename { from, to } => Op::Rename { from, to },
+            Edit::Copy { from, to } => Op::Copy { from, to },
             Edit::Chmod { path, exec } => Op::Chmod { path, exec },
             Edit::Set { path, entry } => {
                 let wanted = match entry.mode.kind() {

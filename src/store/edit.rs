@@ -43,6 +43,10 @@ pub enum Op {
         from: TreePath,
         to: TreePath,
     },
+    Copy {
+        from: TreePath,
+        to: TreePath,
+    },
     Chmod {
         path: TreePath,
         exec: bool,
@@ -63,6 +67,7 @@ impl Op {
             Self::Mkdir(path) => format!("mkdir {path}"),
             Self::Remove(path) => format!("rm {path}"),
             Self::Rename { from, to } => format!("mv {from} {to}"),
+            Self::Copy { from, to } => format!("cp {from} {to}"),
             Self::Chmod { path, .. } => format!("chmod {path}"),
             Self::Set { path, .. } => format!("set {path}"),
         }
@@ -76,6 +81,7 @@ pub struct Draft<'a> {
 }
 
 /// A folder of a draft.
+#[derive(Clone)]
 struct Dir {
     /// What it was made from; nothing for a new folder.
     base: Option<(ObjectId, Arc<Tree>)>,
@@ -83,6 +89,7 @@ struct Dir {
     changes: BTreeMap<Vec<u8>, Option<Node>>,
 }
 
+#[derive(Clone)]
 enum Node {
     /// A leaf, or a folder as it is stored.
     Stored(Entry),
@@ -120,6 +127,14 @@ impl Dir {
             Some(Some(Node::Stored(entry))) => Some(*entry),
             Some(_) => None,
             None => self.base.as_ref()?.1.get(name),
+        }
+    }
+
+    /// Returns a copy of what stands under a name.
+    fn look(&self, name: &[u8]) -> Option<Node> {
+        match self.changes.get(name) {
+            Some(node) => node.clone(),
+            None => self.base.as_ref()?.1.get(name).map(Node::Stored),
         }
     }
 
@@ -226,6 +241,17 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
+    /// Applies edits in order. A failure says which of them it was.
+    pub fn apply_all(&mut self, ops: &[Op], fresh: &mut Fresh) -> Result<()> {
+        for (index, op) in ops.iter().enumerate() {
+            self.apply(op, fresh).map_err(|error| Error::Edit {
+                number: index + 1,
+                error: Box::new(error),
+            })?;
+        }
+        Ok(())
+    }
+
     /// Applies one edit. After a failure the draft is to be thrown away.
     pub fn apply(&mut self, op: &Op, fresh: &mut Fresh) -> Result<()> {
         match op {
@@ -254,7 +280,8 @@ impl<'a> Draft<'a> {
                     None => Err(Error::NotFound(path.to_string())),
                 }
             }
-            Op::Rename { from, to } => self.rename(from, to),
+            Op::Rename { from, to } => self.rename(from, to, Dir::take),
+            Op::Copy { from, to } => self.rename(from, to, |dir, name| dir.look(name)),
             Op::Chmod { path, exec } => self.chmod(path, *exec),
             Op::Set { path, entry } => self.set(path, *entry),
         }
@@ -345,7 +372,13 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn rename(&mut self, from: &TreePath, to: &TreePath) -> Result<()> {
+    /// Puts at `to` what `get` gives of what stands at `from`.
+    fn rename(
+        &mut self,
+        from: &TreePath,
+        to: &TreePath,
+        get: impl FnOnce(&mut Dir, &[u8]) -> Option<Node>,
+    ) -> Result<()> {
         let (dir, name) = self.parent(from, false)?;
         if dir.mode(name).is_none() {
             return Err(Error::NotFound(from.to_string()));
@@ -355,7 +388,7 @@ impl<'a> Draft<'a> {
         }
         if to.starts_with(from) {
             return Err(Error::Invalid(format!(
-                "{from} cannot move into itself, to {to}"
+                "{from} cannot go into itself, to {to}"
             )));
         }
         // Look before anything is taken out.
@@ -364,9 +397,7 @@ impl<'a> Draft<'a> {
             return Err(Error::IsDirectory(to.to_string()));
         }
         let (dir, name) = self.parent(from, false)?;
-        let node = dir
-            .take(name)
-            .ok_or_else(|| Error::NotFound(from.to_string()))?;
+        let node = get(dir, name).ok_or_else(|| Error::NotFound(from.to_string()))?;
         let (target, last) = self.parent(to, true)?;
         target.put(last, node);
         Ok(())
