@@ -6,6 +6,7 @@
 
 pub mod collect;
 pub mod commit;
+mod content;
 pub mod diff;
 pub mod edit;
 pub mod engine;
