@@ -159,16 +159,15 @@ pub fn note() -> MoveNote {
 /// Bytes that do not compress, the same each time.
 pub fn noise(length: usize) -> Vec<u8> {
     let mut state = 1_u64;
-    let mut next = || {
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        state.to_le_bytes()
-    };
-    std::iter::repeat_with(&mut next)
-        .flatten()
-        .take(length)
-        .collect()
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
 }
 
 /// All files below a directory, by their paths from there.
