@@ -4,6 +4,7 @@
 //! Synchronous inside: every call may block. `engine` is the seam below which
 //! storage lies; the other files are written once for all engines.
 
+mod base;
 pub mod collect;
 pub mod commit;
 mod content;

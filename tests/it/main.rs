@@ -2,4 +2,15 @@
 
 mod engine_contract;
 mod engine_subject;
+// In a test a panic is the message.
+#![allow(clippy::unwrap_used)]
+
+mod cli_watch;
+mod client_contract;
+mod diff;
+mod history;
 mod layering;
+mod manual;
+mod merge;
+mod sandbox;
+mod stock;
