@@ -1,13 +1,13 @@
 //! The tests of dk, one binary.
 
-mod engine_contract;
-mod engine_subject;
 // In a test a panic is the message.
 #![allow(clippy::unwrap_used)]
 
 mod cli_watch;
 mod client_contract;
 mod diff;
+mod engine_contract;
+mod engine_subject;
 mod history;
 mod layering;
 mod manual;
