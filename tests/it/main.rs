@@ -1,3 +1,4 @@
 //! The tests of dk, one binary.
 
 mod layering;
+mod refs;
