@@ -1,1 +1,706 @@
+//! The contract, answered from a store in this process.
+//!
+//! The store blocks, so every call runs on a thread where that is allowed.
+//! Streams are fed by such a thread through a bounded channel and end it when
+//! dropped. One task, owned by [`Local`], wakes watches.
 
+use std::io::Read;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use crate::client::*;
+use crate::model::{Entry, HashKind, Mode, State, Time};
+pub use crate::store::engine::Durability;
+use crate::store::engine::{Engine, Repository};
+use crate::store::{self, Store, diff, fsck, history, rev, walk, watch};
+
+/// How a local store is opened.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    pub durability: Durability,
+    /// Look for a repository at the path and above it, as Git does.
+    pub discover: bool,
+}
+
+/// A store in this process.
+pub struct Local {
+    store: Arc<Store>,
+    url: String,
+    /// Wakes watches; started by the first, stopped with this.
+    looker: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        let looker = self
+            .looker
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(task) = looker.take() {
+            task.abort();
+        }
+    }
+}
+
+impl Local {
+    /// Opens a Git repository.
+    pub fn open(path: &Path, options: Options) -> Result<Self> {
+        let engine =
+            store::git::Git::open(path, options.durability, options.discover).map_err(error)?;
+        let url = engine.path().display().to_string();
+        Ok(Self::new(Arc::new(engine), url))
+    }
+
+    /// Makes a bare repository, or finds the one that is there. Returns its path.
+    pub fn init(path: &Path, hash: HashKind) -> Result<std::path::PathBuf> {
+        let engine = store::git::Git::init(path, hash).map_err(error)?;
+        Ok(engine.path().to_path_buf())
+    }
+
+    /// A store that lives in memory and ends with this value.
+    pub fn memory(hash: HashKind) -> Self {
+        Self::new(Arc::new(store::memory::Memory::new(hash)), "memory:".into())
+    }
+
+    /// Any engine.
+    pub fn new(engine: Arc<dyn Engine>, url: String) -> Self {
+        Self {
+            store: Arc::new(Store::new(engine)),
+            url,
+            looker: Mutex::new(None),
+        }
+    }
+
+    /// Runs a piece of work where it may block.
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Arc<Store>) -> store::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let store = self.store.clone();
+        match spawn_blocking(move || work(&store)).await {
+            Ok(result) => result.map_err(error),
+            Err(failed) => match failed.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Err(Error::new(
+                    Kind::Interrupted,
+                    "the runtime is shutting down",
+                )),
+            },
+        }
+    }
+
+    /// Feeds a stream from a thread, many records at a time.
+    fn feed<T: Send + Unpin + 'static>(
+        &self,
+        work: impl FnOnce(&Arc<Store>, &mut Feed<T>) -> store::Result<()> + Send + 'static,
+    ) -> Records<T> {
+        let (sender, receiver) = mpsc::channel(8);
+        let store = self.store.clone();
+        spawn_blocking(move || {
+            let mut feed = Feed {
+                sender,
+                batch: Vec::new(),
+                size: 1,
+            };
+            let result = work(&store, &mut feed);
+            feed.end(result);
+        });
+        Box::pin(Fed {
+            receiver,
+            batch: Vec::new().into_iter(),
+        })
+    }
+
+    /// Starts the task that wakes watches, once.
+    fn look(&self) -> store::Result<()> {
+        let mut looker = self.looker.lock().unwrap_or_else(PoisonError::into_inner);
+        if looker.as_ref().is_some_and(|task| !task.is_finished()) {
+            return Ok(());
+        }
+        let mut changes = self.store.engine.changes()?;
+        let store = Arc::downgrade(&self.store);
+        *looker = Some(tokio::spawn(async move {
+            loop {
+                let Some(store) = store.upgrade() else { return };
+                // What cannot be read now is looked at again with the next change.
+                let _ = spawn_blocking(move || store.look()).await;
+                if changes.changed().await.is_err() {
+                    return;
+                }
+            }
+        }));
+        Ok(())
+    }
+
+    async fn who(&self, author: Option<Signature>) -> Result<Signature> {
+        match author {
+            Some(author) => Ok(author),
+            None => {
+                let identity = self.identity().await?;
+                Ok(Signature {
+                    name: identity.name.into_bytes(),
+                    email: identity.email.into_bytes(),
+                    time: Time::now(),
+                })
+            }
+        }
+    }
+}
+
+/// Takes the records of one stream.
+struct Feed<T> {
+    sender: mpsc::Sender<Result<Vec<T>>>,
+    batch: Vec<T>,
+    /// Records sent together: few at first, so that the first come at once.
+    size: usize,
+}
+
+/// The reader of a stream has gone.
+fn gone() -> store::Error {
+    store::Error::Invalid("nobody reads any more".into())
+}
+
+impl<T> Feed<T> {
+    fn push(&mut self, record: T) -> store::Result<()> {
+        self.batch.push(record);
+        if self.batch.len() < self.size {
+            return Ok(());
+        }
+        self.size = (self.size * 2).min(512);
+        let batch = std::mem::replace(&mut self.batch, Vec::with_capacity(self.size));
+        self.sender.blocking_send(Ok(batch)).map_err(|_| gone())
+    }
+
+    fn end(mut self, result: store::Result<()>) {
+        let batch = std::mem::take(&mut self.batch);
+        // A reader that has gone needs no end.
+        let _ = self.sender.blocking_send(Ok(batch));
+        if let Err(failure) = result {
+            let _ = self.sender.blocking_send(Err(error(failure)));
+        }
+    }
+}
+
+/// The reading end of a [`Feed`].
+struct Fed<T> {
+    receiver: mpsc::Receiver<Result<Vec<T>>>,
+    batch: std::vec::IntoIter<T>,
+}
+
+impl<T: Unpin> Stream for Fed<T> {
+    type Item = Result<T>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            if let Some(record) = self.batch.next() {
+                return Poll::Ready(Some(Ok(record)));
+            }
+            match self.receiver.poll_recv(context) {
+                Poll::Ready(Some(Ok(batch))) => self.batch = batch.into_iter(),
+                Poll::Ready(Some(Err(failure))) => return Poll::Ready(Some(Err(failure))),
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}
+
+/// Returns the entry of a tree to read.
+fn root(store: &Store, at: &At) -> store::Result<Entry> {
+    let id = match at {
+        At::Commit(id) => store.objects.commit(id)?.tree,
+        At::Tree(id) => *id,
+        At::Transaction(id) => store.transaction_named(id)?.tree,
+    };
+    Ok(Entry {
+        mode: Mode::DIR,
+        id,
+    })
+}
+
+/// Returns what stands at a path, which must be there.
+fn entry(store: &Store, at: &At, path: &TreePath) -> store::Result<Entry> {
+    let root = root(store, at)?;
+    match store.objects.lookup(&root.id, path)? {
+        Some(entry) => Ok(entry),
+        None => Err(store::Error::NotFound(path.to_string())),
+    }
+}
+
+fn repository(store: &Store) -> store::Result<&dyn Repository> {
+    store.engine.repository().ok_or_else(|| {
+        store::Error::Unsupported("this store is not a Git repository on disk".into())
+    })
+}
+
+fn open(store: &Store, path: &TreePath, entry: &Entry) -> store::Result<Box<dyn Read + Send>> {
+    if entry.mode.is_dir() {
+        return Err(store::Error::IsDirectory(path.to_string()));
+    }
+    if !entry.mode.is_blob() {
+        return Err(store::Error::Unsupported(format!(
+            "{path} is a {}: its content is not in this store",
+            entry.mode.kind().name()
+        )));
+    }
+    store.objects.open(&entry.id)
+}
+
+#[async_trait::async_trait]
+impl Client for Local {
+    async fn info(&self) -> Result<StoreInfo> {
+        Ok(StoreInfo {
+            url: self.url.clone(),
+            id_digits: self.store.engine.hash_kind().id_len() * 2,
+            read_only: self.store.engine.is_read_only(),
+        })
+    }
+
+    async fn identity(&self) -> Result<Identity> {
+        self.run(|store| {
+            let (name, email) = match store.engine.repository() {
+                Some(repository) => repository.identity()?,
+                None => (None, None),
+            };
+            let default = Identity::default();
+            Ok(Identity {
+                name: name.unwrap_or(default.name),
+                email: email.unwrap_or(default.email),
+            })
+        })
+        .await
+    }
+
+    async fn resolve(&self, rev: &Rev) -> Result<ObjectId> {
+        let rev = rev.clone();
+        self.run(move |store| rev::resolve(&store.objects, &rev))
+            .await
+    }
+
+    async fn commit(&self, id: &ObjectId) -> Result<Commit> {
+        let id = *id;
+        self.run(move |store| store.objects.commit(&id)).await
+    }
+
+    async fn branches(&self) -> Result<Vec<Branch>> {
+        self.run(|store| store.branches()).await
+    }
+
+    async fn head(&self, branch: &BranchName) -> Result<Option<ObjectId>> {
+        let branch = branch.clone();
+        self.run(move |store| store.head(&branch)).await
+    }
+
+    async fn move_head(
+        &self,
+        branch: &BranchName,
+        to: &ObjectId,
+        options: MoveOptions,
+    ) -> Result<()> {
+        let (branch, to, who) = (branch.clone(), *to, self.who(None).await?);
+        self.run(move |store| store.move_head(&branch, &to, options, &who))
+            .await
+    }
+
+    async fn delete_branch(&self, branch: &BranchName, options: MoveOptions) -> Result<ObjectId> {
+        let (branch, who) = (branch.clone(), self.who(None).await?);
+        self.run(move |store| store.delete_branch(&branch, options, &who))
+            .await
+    }
+
+    async fn rename_branch(
+        &self,
+        from: &BranchName,
+        to: &BranchName,
+        force: bool,
+    ) -> Result<ObjectId> {
+        let (from, to, who) = (from.clone(), to.clone(), self.who(None).await?);
+        self.run(move |store| store.rename_branch(&from, &to, force, &who))
+            .await
+    }
+
+    async fn stat(&self, at: &At, path: &TreePath) -> Result<Option<Stat>> {
+        let (at, path) = (at.clone(), path.clone());
+        self.run(move |store| {
+            let root = root(store, &at)?;
+            let Some(entry) = store.objects.lookup(&root.id, &path)? else {
+                return Ok(None);
+            };
+            let size = if entry.mode.is_dir() {
+                store.objects.tree(&entry.id)?.len() as u64
+            } else if entry.mode.is_blob() {
+                store.objects.size(&entry.id)?
+            } else {
+                0
+            };
+            Ok(Some(Stat { entry, size }))
+        })
+        .await
+    }
+
+    async fn list(&self, at: &At, path: &TreePath, sizes: bool) -> Result<Vec<Item>> {
+        let (at, path) = (at.clone(), path.clone());
+        self.run(move |store| {
+            let entry = entry(store, &at, &path)?;
+            if !entry.mode.is_dir() {
+                return Err(store::Error::NotDirectory(path.to_string()));
+            }
+            let tree = store.objects.tree(&entry.id)?;
+            let item = |found: store::objects::TreeEntry<'_>| {
+                let size = if sizes && found.entry.mode.is_blob() {
+                    Some(store.objects.size(&found.entry.id)?)
+                } else {
+                    None
+                };
+                Ok(Item {
+                    path: TreePath::root().join(found.name),
+                    entry: found.entry,
+                    size,
+                })
+            };
+            tree.iter().map(item).collect()
+        })
+        .await
+    }
+
+    fn walk(&self, at: &At, path: &TreePath, sizes: bool) -> Records<Item> {
+        let (at, path) = (at.clone(), path.clone());
+        self.feed(move |store, feed| {
+            let entry = entry(store, &at, &path)?;
+            walk::walk(&store.objects, &entry, sizes, &mut |item| feed.push(item))
+        })
+    }
+
+    async fn open(&self, at: &At, path: &TreePath) -> Result<Box<dyn Read + Send>> {
+        let (at, path) = (at.clone(), path.clone());
+        self.run(move |store| {
+            let entry = entry(store, &at, &path)?;
+            open(store, &path, &entry)
+        })
+        .await
+    }
+
+    async fn open_blob(&self, id: &ObjectId) -> Result<Box<dyn Read + Send>> {
+        let id = *id;
+        self.run(move |store| match store.engine.header(&id)? {
+            Some(_) => store.objects.open(&id),
+            None => Err(store::Error::NotFound(format!("blob {id}"))),
+        })
+        .await
+    }
+
+    async fn diff(&self, from: &At, to: &At, path: &TreePath) -> Result<Vec<Change>> {
+        let (from, to, path) = (from.clone(), to.clone(), path.clone());
+        self.run(move |store| {
+            let side = |at: &At| store.objects.lookup(&root(store, at)?.id, &path);
+            let (old, new) = (side(&from)?, side(&to)?);
+            let mut changes = Vec::new();
+            diff::diff(
+                &store.objects,
+                old.as_ref(),
+                new.as_ref(),
+                &path,
+                &mut |change| {
+                    changes.push(change);
+                    Ok(())
+                },
+            )?;
+            Ok(changes)
+        })
+        .await
+    }
+
+    fn log(&self, query: LogQuery) -> Records<Commit> {
+        self.feed(move |store, feed| {
+            for commit in history::Log::new(store.objects.clone(), query) {
+                feed.push(commit?)?;
+            }
+            Ok(())
+        })
+    }
+
+    async fn merge_bases(&self, a: &ObjectId, b: &ObjectId) -> Result<Vec<ObjectId>> {
+        let (a, b) = (*a, *b);
+        self.run(move |store| history::merge_bases(&store.objects, &a, &b))
+            .await
+    }
+
+    async fn edit(
+        &self,
+        branch: &BranchName,
+        edits: Edits,
+        options: CommitOptions,
+    ) -> Result<ObjectId> {
+        let who = self.who(options.author.clone()).await?;
+        let branch = branch.clone();
+        self.run(move |store| store.edit(&branch, edits, &options, &who))
+            .await
+    }
+
+    async fn merge(
+        &self,
+        branch: &BranchName,
+        theirs: &ObjectId,
+        options: MergeOptions,
+    ) -> Result<Merged> {
+        let who = self.who(options.commit.author.clone()).await?;
+        let (branch, theirs) = (branch.clone(), *theirs);
+        self.run(move |store| store.merge(&branch, &theirs, &options, &who))
+            .await
+    }
+
+    async fn begin(
+        &self,
+        branch: &BranchName,
+        from: Option<&ObjectId>,
+        name: Option<&TransactionId>,
+        author: Option<Signature>,
+    ) -> Result<Transaction> {
+        let who = self.who(author).await?;
+        let (branch, from, name) = (branch.clone(), from.copied(), name.cloned());
+        self.run(move |store| store.begin(&branch, from.as_ref(), name.as_ref(), &who))
+            .await
+    }
+
+    async fn transactions(&self) -> Result<Vec<Transaction>> {
+        self.run(|store| store.transactions()).await
+    }
+
+    async fn transaction(&self, prefix: &str) -> Result<Transaction> {
+        let prefix = prefix.to_owned();
+        self.run(move |store| store.transaction(&prefix)).await
+    }
+
+    async fn tx_edit(&self, tx: &TransactionId, edits: Edits) -> Result<Transaction> {
+        let tx = tx.clone();
+        self.run(move |store| store.tx_edit(&tx, edits, Time::now()))
+            .await
+    }
+
+    async fn tx_merge(&self, tx: &TransactionId, theirs: &ObjectId) -> Result<Transaction> {
+        let (tx, theirs, who) = (tx.clone(), *theirs, self.who(None).await?);
+        self.run(move |store| store.tx_merge(&tx, &theirs, &who))
+            .await
+    }
+
+    async fn tx_resolve(
+        &self,
+        tx: &TransactionId,
+        paths: &[TreePath],
+        side: Side,
+    ) -> Result<Transaction> {
+        let (tx, paths) = (tx.clone(), paths.to_vec());
+        self.run(move |store| store.tx_resolve(&tx, &paths, side, Time::now()))
+            .await
+    }
+
+    async fn tx_set(
+        &self,
+        tx: &TransactionId,
+        message: Option<Vec<u8>>,
+        parents: Option<Vec<ObjectId>>,
+    ) -> Result<Transaction> {
+        let tx = tx.clone();
+        self.run(move |store| {
+            store.tx_set(&tx, message.as_deref(), parents.as_deref(), Time::now())
+        })
+        .await
+    }
+
+    async fn tx_commit(&self, tx: &TransactionId, options: CommitOptions) -> Result<ObjectId> {
+        let tx = tx.clone();
+        self.run(move |store| {
+            let now = options
+                .author
+                .as_ref()
+                .map_or_else(Time::now, |who| who.time);
+            store.tx_commit(&tx, &options, options.author.as_ref(), now)
+        })
+        .await
+    }
+
+    async fn tx_abort(&self, tx: &TransactionId) -> Result<()> {
+        let (tx, who) = (tx.clone(), self.who(None).await?);
+        self.run(move |store| store.tx_abort(&tx, &who)).await
+    }
+
+    async fn tx_collect(&self, older_than: Duration, dry_run: bool) -> Result<Vec<Transaction>> {
+        let who = self.who(None).await?;
+        self.run(move |store| store.tx_collect(older_than, dry_run, &who))
+            .await
+    }
+
+    fn watch(&self, query: WatchQuery) -> Records<Event> {
+        let looking = self.look();
+        let store = self.store.clone();
+        let (sender, receiver) = mpsc::channel(8);
+        tokio::spawn(async move {
+            let result = match looking {
+                Ok(()) => follow(store, query, &sender).await,
+                Err(failure) => Err(failure),
+            };
+            if let Err(failure) = result {
+                // A reader that has gone needs no end.
+                let _ = sender.send(Err(error(failure))).await;
+            }
+        });
+        Box::pin(Fed {
+            receiver,
+            batch: Vec::new().into_iter(),
+        })
+    }
+
+    async fn fetch(
+        &self,
+        remote: &str,
+        refspecs: &[String],
+        progress: Arc<dyn Progress>,
+    ) -> Result<Vec<Fetched>> {
+        let who = self.who(None).await?;
+        let (remote, refspecs) = (remote.to_owned(), refspecs.to_vec());
+        self.run(move |store| store.fetch(&remote, &refspecs, &*progress, &who))
+            .await
+    }
+
+    async fn push(
+        &self,
+        remote: &str,
+        refspecs: &[String],
+        progress: Arc<dyn Progress>,
+    ) -> Result<()> {
+        let (remote, refspecs) = (remote.to_owned(), refspecs.to_vec());
+        self.run(move |store| repository(store)?.push(&remote, &refspecs, &*progress))
+            .await
+    }
+
+    async fn remotes(&self) -> Result<Vec<RemoteInfo>> {
+        self.run(|store| repository(store)?.remotes()).await
+    }
+
+    async fn add_remote(&self, name: &str, url: &str) -> Result<()> {
+        let (name, url) = (name.to_owned(), url.to_owned());
+        self.run(move |store| repository(store)?.add_remote(&name, &url))
+            .await
+    }
+
+    async fn remove_remote(&self, name: &str) -> Result<()> {
+        let name = name.to_owned();
+        self.run(move |store| repository(store)?.remove_remote(&name))
+            .await
+    }
+
+    async fn gc(&self, dry_run: bool, progress: Arc<dyn Progress>) -> Result<Collected> {
+        let who = self.who(None).await?;
+        self.run(move |store| {
+            let finished = |tx: &Transaction| matches!(tx.state, State::Committed(_));
+            let dropped = store.tx_collect(Duration::MAX, dry_run, &who)?;
+            let mut collected = repository(store)?.gc(dry_run, &*progress)?;
+            collected.transactions = dropped.iter().filter(|tx| finished(tx)).count() as u64;
+            Ok(collected)
+        })
+        .await
+    }
+
+    async fn fsck(&self, progress: Arc<dyn Progress>) -> Result<Vec<Fault>> {
+        self.run(move |store| {
+            let refs = match store.engine.repository() {
+                Some(repository) => repository.all_refs()?,
+                None => {
+                    let heads = store.engine.heads("refs/")?;
+                    heads
+                        .into_iter()
+                        .map(|(name, id)| (name.as_bytes().to_vec(), id))
+                        .collect()
+                }
+            };
+            fsck::fsck(&store.objects, &refs, &*progress)
+        })
+        .await
+    }
+}
+
+/// Sends a watch's events for as long as somebody reads.
+async fn follow(
+    store: Arc<Store>,
+    query: WatchQuery,
+    sender: &mpsc::Sender<Result<Vec<Event>>>,
+) -> store::Result<()> {
+    let broken = || store::Error::Busy("the runtime is shutting down".into());
+    let mut watch = spawn_blocking(move || watch::Watch::new(store, query))
+        .await
+        .map_err(|_| broken())??;
+    let bell = watch.bell();
+    loop {
+        let (back, next) = spawn_blocking(move || {
+            let next = watch.advance();
+            (watch, next)
+        })
+        .await
+        .map_err(|_| broken())?;
+        watch = back;
+        match next? {
+            Some(event) => {
+                if sender.send(Ok(vec![event])).await.is_err() {
+                    return Ok(());
+                }
+            }
+            None => tokio::select! {
+                () = bell.notified() => {}
+                () = sender.closed() => return Ok(()),
+            },
+        }
+    }
+}
+
+/// Says a store's failure in the words of the contract.
+fn error(failure: store::Error) -> Error {
+    let kind = failure.kind();
+    let message = failure.to_string();
+    match failure {
+        store::Error::NotFound(what) => Error::NotFound { what },
+        store::Error::Conflict(conflicts) => Error::Conflict {
+            kinds: conflicts.iter().map(|conflict| conflict.kind).collect(),
+            paths: conflicts
+                .into_iter()
+                .map(|conflict| conflict.path)
+                .collect(),
+        },
+        store::Error::HeadMoved { actual, .. } | store::Error::NotFastForward { actual, .. } => {
+            Error::HeadMoved { message, actual }
+        }
+        store::Error::Source(source) => Error::Other {
+            kind: source.downcast_ref::<Error>().map_or(Kind::Io, Error::kind),
+            message,
+            hint: None,
+            source: match source.downcast::<Error>() {
+                Ok(_) => None,
+                Err(source) => source.source().map(|cause| cause.to_string().into()),
+            },
+        },
+        store::Error::Denied { message, hint } => Error::Other {
+            kind,
+            message,
+            hint: Some(hint),
+            source: None,
+        },
+        store::Error::Io { what, source } => Error::Other {
+            kind,
+            message: what,
+            hint: None,
+            source: Some(Box::new(source)),
+        },
+        store::Error::Failed { what, source } => Error::Other {
+            kind,
+            message: what,
+            hint: None,
+            source: Some(source),
+        },
+        _ => Error::new(kind, message),
+    }
+}

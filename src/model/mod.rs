@@ -287,6 +287,16 @@ pub struct Time {
     pub offset: i32,
 }
 
+impl Time {
+    /// Returns this moment, in UTC.
+    pub fn now() -> Self {
+        Self {
+            seconds: jiff::Timestamp::now().as_second(),
+            offset: 0,
+        }
+    }
+}
+
 /// A person, without a moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {

@@ -40,6 +40,12 @@ impl ObjectKind {
             Self::Tag => "tag",
         }
     }
+
+    /// Returns what an object's content is prefixed with, in its hash and in a
+    /// loose file (gitformat-loose(5)).
+    pub(crate) fn header(self, size: u64) -> String {
+        format!("{} {size}\0", self.name())
+    }
 }
 
 /// An object to be written, its id computed.
@@ -48,6 +54,44 @@ pub struct Object {
     pub id: ObjectId,
     pub kind: ObjectKind,
     pub data: Vec<u8>,
+}
+
+/// Returns the id of an object. Content made to collide under SHA-1 is refused,
+/// as Git refuses it: [`Error::Invalid`].
+pub fn hash_object(hash: HashKind, kind: ObjectKind, data: &[u8]) -> Result<ObjectId> {
+    let mut hasher = ObjectHasher::new(hash, kind, data.len() as u64);
+    hasher.update(data);
+    hasher.finish()
+}
+
+/// Computes the id of an object whose content comes in pieces.
+pub(crate) struct ObjectHasher(gix::hash::Hasher);
+
+impl ObjectHasher {
+    pub(crate) fn new(hash: HashKind, kind: ObjectKind, size: u64) -> Self {
+        let mut hasher = Self::bare(hash);
+        hasher.update(kind.header(size).as_bytes());
+        hasher
+    }
+
+    /// The same hash without an object's header: for the files of a pack.
+    pub(crate) fn bare(hash: HashKind) -> Self {
+        Self(gix::hash::hasher(match hash {
+            HashKind::Sha1 => gix::hash::Kind::Sha1,
+            HashKind::Sha256 => gix::hash::Kind::Sha256,
+        }))
+    }
+
+    pub(crate) fn update(&mut self, data: &[u8]) {
+        self.0.update(data);
+    }
+
+    pub(crate) fn finish(self) -> Result<ObjectId> {
+        let id = self.0.try_finalize().map_err(|_| {
+            Error::Invalid("the content is part of a SHA-1 collision attack".into())
+        })?;
+        Ok(ObjectId::from_bytes(id.as_slice()).expect("a hash has the length of an id"))
+    }
 }
 
 /// The full name of a head, as Git spells refs: `refs/heads/main`,
@@ -74,6 +118,27 @@ impl HeadName {
 
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+
+    /// Returns it in a user's words: `branch main`, `transaction ID`.
+    pub fn shown(&self) -> String {
+        let quoted = |name| crate::model::text::quote(name).to_string();
+        if let Some(name) = self.0.strip_prefix(b"refs/heads/") {
+            format!("branch {}", quoted(name))
+        } else if let Some(name) = self.0.strip_prefix(b"refs/dk/tx/") {
+            format!("transaction {}", quoted(name))
+        } else {
+            format!("ref {}", quoted(&self.0))
+        }
+    }
+
+    /// Tells whether one of the two would have to be a folder of refs and the
+    /// other a file in its place (`a` beside `a/b`).
+    pub fn is_beside(&self, other: &Self) -> bool {
+        let inside = |long: &[u8], short: &[u8]| {
+            long.len() > short.len() && long.starts_with(short) && long[short.len()] == b'/'
+        };
+        inside(&self.0, &other.0) || inside(&other.0, &self.0)
     }
 }
 
@@ -258,4 +323,21 @@ pub trait Bulk: Send {
 
     /// Makes everything added durable and readable.
     fn finish(self: Box<Self>) -> Result<()>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_those_of_git() {
+        let empty = "4b825dc642cb6eb9a060e54bf8d69288fbee4904";
+        let tree = hash_object(HashKind::Sha1, ObjectKind::Tree, b"").unwrap();
+        assert_eq!(tree.to_string(), empty);
+        let blob = hash_object(HashKind::Sha256, ObjectKind::Blob, b"").unwrap();
+        assert_eq!(
+            blob.to_string(),
+            "473a0f4c3be8a93681a267e3b1e9a7dcda1185436fe141f7749120a303721813"
+        );
+    }
 }

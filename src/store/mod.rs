@@ -4,11 +4,29 @@
 //! Synchronous inside: every call may block. `engine` is the seam below which
 //! storage lies; the other files are written once for all engines.
 
+mod base;
+pub mod collect;
+pub mod commit;
+pub mod diff;
+pub mod edit;
 pub mod engine;
+pub mod fsck;
 pub mod git;
+pub mod history;
+mod log;
+pub mod memory;
+pub mod merge;
+pub mod objects;
+pub mod remote;
+pub mod rev;
+pub mod transaction;
+pub mod walk;
+pub mod watch;
+
+use std::sync::Arc;
 
 use crate::model::request::Expect;
-use crate::model::{Conflict, Kind, ObjectId, path::NameError};
+use crate::model::{Branch, BranchName, Conflict, Kind, ObjectId, path::NameError};
 
 /// Why a store could not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -115,6 +133,50 @@ impl Error {
         let what = what.into();
         move |source| Self::Io { what, source }
     }
+
+    /// Names what a library was asked for when it failed.
+    fn failed<E>(what: impl Into<String>) -> impl FnOnce(E) -> Self
+    where
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let what = what.into();
+        move |source| Self::Failed {
+            what,
+            source: source.into(),
+        }
+    }
 }
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A database: objects, and branches over them.
+pub struct Store {
+    pub objects: Arc<objects::Objects>,
+    pub engine: Arc<dyn engine::Engine>,
+    hub: watch::Hub,
+}
+
+impl Store {
+    pub fn new(engine: Arc<dyn engine::Engine>) -> Self {
+        Self {
+            objects: Arc::new(objects::Objects::new(engine.clone())),
+            engine,
+            hub: watch::Hub::default(),
+        }
+    }
+
+    /// Returns the branches that have a commit, in order of their names.
+    pub fn branches(&self) -> Result<Vec<Branch>> {
+        let heads = self.engine.heads("refs/heads/")?;
+        let branch = |(name, head): (engine::HeadName, ObjectId)| {
+            let name = name.as_bytes().strip_prefix(b"refs/heads/")?;
+            let name = BranchName::new(name).ok()?;
+            Some(Branch { name, head })
+        };
+        Ok(heads.into_iter().filter_map(branch).collect())
+    }
+
+    pub fn head(&self, branch: &BranchName) -> Result<Option<ObjectId>> {
+        self.engine.head(&engine::HeadName::branch(branch))
+    }
+}

@@ -1,13 +1,261 @@
-//! A Git repository as an engine.
+//! A Git repository on disk as an engine.
+//!
+//! - Only what lies below here knows paths, lock files and gix.
+//! - Opening writes nothing.
+//! - Everything stays readable and writable for stock git, at any time, in any
+//!   number of processes.
 
+mod bulk;
 mod claim;
+mod deltas;
+mod durable;
 mod folders;
+mod init;
 mod lock;
+mod loose;
 mod moves;
 mod notice;
+mod objects;
+mod pack;
 mod packed;
 mod recovery;
 mod reflog;
-pub mod refs;
+mod refs;
 mod settings;
+mod stream;
 mod turn;
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use crate::model::{HashKind, ObjectId};
+use crate::store::engine::{
+    Bulk, Durability, Engine, HeadMove, HeadName, Heads, MoveNote, Object, ObjectKind,
+};
+use crate::store::{Error, Result};
+
+use bulk::GitBulk;
+use durable::{Keeping, Shared};
+use loose::{Blob, Loose};
+use objects::Objects;
+use refs::Refs;
+
+/// Packs that one repository may have: gix reserves a slot for each.
+const PACK_SLOTS: u16 = 4096;
+/// A batch of so many objects is written as a pack.
+const BULK_FROM: usize = 200;
+
+/// A Git repository.
+pub struct Git {
+    /// The work tree, or the repository itself where it has none.
+    path: PathBuf,
+    hash: HashKind,
+    objects: Objects,
+    loose: Loose,
+    refs: Refs,
+}
+
+impl Git {
+    /// Opens the repository at a path, or with `discover` the nearest one at or
+    /// above it: bare, or with a work tree, or a linked work tree.
+    ///
+    /// None there: [`Error::NotFound`]. Of a format dk cannot write:
+    /// [`Error::Unsupported`]. Somebody else's: [`Error::Denied`].
+    pub fn open(path: &Path, durability: Durability, discover: bool) -> Result<Self> {
+        let repo = locate(&absolute(path)?, discover)?;
+        let repo = repo.to_thread_local();
+        let hash = match repo.object_hash() {
+            gix::hash::Kind::Sha256 => HashKind::Sha256,
+            _ => HashKind::Sha1,
+        };
+        let common = absolute(repo.common_dir())?;
+        let dir = common.join("objects");
+        let loose = Loose {
+            hash,
+            keeping: keeping(&repo, durability),
+            level: level(&repo),
+            dir: dir.clone(),
+        };
+        Ok(Self {
+            path: absolute(repo.workdir().unwrap_or(repo.git_dir()))?,
+            hash,
+            objects: Objects::new(repo.objects.store(), hash, dir)?,
+            loose,
+            refs: Refs::open(&absolute(repo.git_dir())?, &common, hash, durability)?,
+        })
+    }
+
+    /// Makes a bare repository and opens it, or opens the one that is there.
+    pub fn init(path: &Path, hash: HashKind) -> Result<Self> {
+        match Self::open(path, Durability::Strict, false) {
+            Err(Error::NotFound(_)) => {
+                init::bare(&absolute(path)?, hash)?;
+                Self::open(path, Durability::Strict, false)
+            }
+            opened => opened,
+        }
+    }
+
+    /// Returns the absolute path of the work tree, or of the repository itself
+    /// where it has none.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Engine for Git {
+    fn hash_kind(&self) -> HashKind {
+        self.hash
+    }
+
+    fn is_read_only(&self) -> bool {
+        use rustix::fs::{Access, access};
+        self.refs.is_read_only()
+            || access(&self.loose.dir, Access::WRITE_OK | Access::EXEC_OK).is_err()
+    }
+
+    fn find(&self, id: &ObjectId, buffer: &mut Vec<u8>) -> Result<Option<ObjectKind>> {
+        self.objects.find(id, buffer)
+    }
+
+    fn header(&self, id: &ObjectId) -> Result<Option<(ObjectKind, u64)>> {
+        self.objects.header(id)
+    }
+
+    fn open(&self, id: &ObjectId) -> Result<Option<Box<dyn Read + Send>>> {
+        self.objects.open(id)
+    }
+
+    fn with_prefix(&self, hex: &str, limit: usize) -> Result<Vec<ObjectId>> {
+        self.objects.with_prefix(hex, limit)
+    }
+
+    fn write(&self, objects: &[Object]) -> Result<()> {
+        if objects.len() >= BULK_FROM {
+            let mut bulk = GitBulk::new(&self.objects, &self.loose);
+            for object in objects {
+                bulk.add_object(object.clone())?;
+            }
+            return Box::new(bulk).finish();
+        }
+        self.loose.write(
+            objects
+                .iter()
+                .filter(|object| !self.objects.keep_alive(&object.id)),
+        )
+    }
+
+    fn put(&self, reader: &mut dyn Read, size: Option<u64>) -> Result<ObjectId> {
+        match self.loose.receive(reader, size)? {
+            Blob::Small(object) => {
+                self.write(std::slice::from_ref(&object))?;
+                Ok(object.id)
+            }
+            Blob::Large(id, file) => {
+                if !self.objects.keep_alive(&id) {
+                    self.loose.place(&id, file)?;
+                }
+                Ok(id)
+            }
+        }
+    }
+
+    fn bulk(&self) -> Result<Box<dyn Bulk + '_>> {
+        Ok(Box::new(GitBulk::new(&self.objects, &self.loose)))
+    }
+
+    fn head(&self, name: &HeadName) -> Result<Option<ObjectId>> {
+        self.refs.head(name)
+    }
+
+    fn heads(&self, prefix: &str) -> Result<Heads> {
+        self.refs.heads(prefix)
+    }
+
+    fn move_heads(&self, moves: &[HeadMove], note: &MoveNote, fresh: &[Object]) -> Result<()> {
+        self.refs.move_heads(moves, note, &mut || {
+            for object in fresh {
+                if !self.objects.keep_alive_thorough(&object.id)? {
+                    self.loose.write([object])?;
+                }
+            }
+            for id in moves.iter().filter_map(|wanted| wanted.new) {
+                if self.header(&id)?.is_none() {
+                    return Err(Error::NotFound(format!("object {id}")));
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn turn(&self) -> Result<Box<dyn Send + '_>> {
+        Ok(Box::new(self.refs.turn()?))
+    }
+
+    fn is_checked_out(&self, name: &HeadName) -> Result<bool> {
+        self.refs.is_checked_out(name)
+    }
+
+    fn changes(&self) -> Result<tokio::sync::watch::Receiver<u64>> {
+        self.refs.changes()
+    }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).map_err(Error::io(format!("cannot find {}", path.display())))
+}
+
+fn keeping(repo: &gix::Repository, durability: Durability) -> Keeping {
+    let shared = repo.config_snapshot().string("core.sharedRepository");
+    Keeping {
+        sync: durability == Durability::Strict,
+        shared: shared.map_or(Shared::Umask, |value| Shared::parse(&value.to_string())),
+    }
+}
+
+/// How hard to compress loose objects, as git-config(1) says.
+fn level(repo: &gix::Repository) -> gix::zlib::Compression {
+    let config = repo.config_snapshot();
+    let level = config
+        .integer("core.looseCompression")
+        .or_else(|| config.integer("core.compression"));
+    match level {
+        Some(-1) => gix::zlib::Compression::DEFAULT,
+        level => level
+            .and_then(|level| gix::zlib::Compression::new(level.try_into().ok()?))
+            .unwrap_or(gix::zlib::Compression::BEST_SPEED),
+    }
+}
+
+fn locate(path: &Path, discover: bool) -> Result<gix::ThreadSafeRepository> {
+    let options = || {
+        gix::open::Options::default()
+            .object_store_slots(gix::odb::store::init::Slots::Given(PACK_SLOTS))
+            .bail_if_untrusted(true)
+    };
+    let found = if discover {
+        let mapping = gix::sec::trust::Mapping {
+            full: options(),
+            reduced: options(),
+        };
+        let upwards = gix::discover::upwards::Options::default().apply_environment();
+        gix::ThreadSafeRepository::discover_opts(path, upwards, mapping)
+    } else {
+        options().open(path)
+    };
+    found.map_err(|error| unopened(path, error))
+}
+
+fn unopened(path: &Path, error: gix::Error) -> Error {
+    let shown = path.display();
+    if error.is_permission_denied() && error.downcast_any_ref::<std::io::Error>().is_none() {
+        return Error::Denied {
+            message: format!("the repository at {shown} belongs to another user"),
+            hint: format!("to trust it: git config --global --add safe.directory {shown}"),
+        };
+    }
+    if error.is_not_found() {
+        return Error::NotFound(format!("a repository at {shown}"));
+    }
+    Error::failed(format!("cannot open the repository at {shown}"))(error)
+}

@@ -1,0 +1,166 @@
+//! Makes files and directories durable, and gives them the modes Git would.
+//!
+//! - Syncs come in rounds: all of a round are under way at once, so that a
+//!   journaling file system commits them together.
+//! - Data is synced before the rename that makes it visible, the directory after.
+
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+use crate::store::{Error, Result};
+
+/// What a file or directory of the repository is synced with, and shared with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Keeping {
+    /// Whether anything is synced at all.
+    pub sync: bool,
+    pub shared: Shared,
+}
+
+/// `core.sharedRepository`: permission bits beyond the umask's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Shared {
+    #[default]
+    Umask,
+    /// These bits are added.
+    Also(u32),
+    /// These bits are all (an octal number in the configuration).
+    Exactly(u32),
+}
+
+impl Shared {
+    /// Reads a value as git-config(1) describes it.
+    pub fn parse(value: &str) -> Self {
+        match value.to_ascii_lowercase().as_str() {
+            "" | "umask" | "false" | "no" | "off" | "0" => Self::Umask,
+            "group" | "true" | "yes" | "on" | "1" => Self::Also(0o660),
+            "all" | "world" | "everybody" | "2" => Self::Also(0o664),
+            octal => match u32::from_str_radix(octal, 8) {
+                Ok(0o660) => Self::Also(0o660),
+                Ok(0o664) => Self::Also(0o664),
+                Ok(bits) if bits & 0o600 == 0o600 => Self::Exactly(bits & 0o666),
+                _ => Self::Umask,
+            },
+        }
+    }
+
+    fn mode(self, mode: u32, directory: bool) -> u32 {
+        let (base, mut tweak) = match self {
+            Self::Umask => return mode,
+            Self::Also(bits) => (mode, bits),
+            Self::Exactly(bits) => (mode & !0o777, bits),
+        };
+        if mode & 0o200 == 0 {
+            tweak &= !0o222;
+        }
+        if mode & 0o100 != 0 {
+            tweak |= (tweak & 0o444) >> 2;
+        }
+        base | tweak | if directory { 0o2000 } else { 0 }
+    }
+}
+
+impl Keeping {
+    /// Gives a path the mode that sharing asks for.
+    pub fn adjust(&self, path: &Path, directory: bool) -> Result<()> {
+        if self.shared == Shared::Umask {
+            return Ok(());
+        }
+        let change = || {
+            let now = fs::metadata(path)?.permissions().mode() & 0o7777;
+            let wanted = self.shared.mode(now, directory);
+            match wanted == now {
+                true => Ok(()),
+                false => fs::set_permissions(path, Permissions::from_mode(wanted)),
+            }
+        };
+        change().map_err(Error::io(format!(
+            "cannot set permissions of {}",
+            path.display()
+        )))
+    }
+
+    /// Creates a temporary file that `git gc` would remove if it were left, and
+    /// that is removed here unless it is moved into place.
+    pub fn temp(&self, dir: &Path, prefix: &str) -> io::Result<NamedTempFile> {
+        tempfile::Builder::new()
+            .prefix(prefix)
+            .rand_bytes(6)
+            .permissions(Permissions::from_mode(0o444))
+            .tempfile_in(dir)
+    }
+
+    /// Moves a complete and synced file into place.
+    pub fn place(&self, temp: NamedTempFile, path: &Path) -> Result<()> {
+        self.adjust(temp.path(), false)?;
+        temp.into_temp_path()
+            .persist(path)
+            .map_err(|error| Error::io(format!("cannot create {}", path.display()))(error.error))
+    }
+
+    /// Syncs files in one round.
+    pub fn sync_files(&self, files: &[&NamedTempFile]) -> Result<()> {
+        if !self.sync {
+            return Ok(());
+        }
+        round(files, |temp| {
+            temp.as_file()
+                .sync_all()
+                .map_err(Error::io(format!("cannot sync {}", temp.path().display())))
+        })
+    }
+
+    /// Syncs directories in one round.
+    pub fn sync_dirs(&self, dirs: &[PathBuf]) -> Result<()> {
+        if !self.sync {
+            return Ok(());
+        }
+        round(dirs, |dir| {
+            File::open(dir)
+                .and_then(|dir| dir.sync_all())
+                .map_err(Error::io(format!("cannot sync {}", dir.display())))
+        })
+    }
+}
+
+/// Runs `sync` on all at once; the first failure counts.
+fn round<T: Sync>(items: &[T], sync: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
+    let Some((first, rest)) = items.split_first() else {
+        return Ok(());
+    };
+    std::thread::scope(|scope| {
+        let others: Vec<_> = rest.iter().map(|item| scope.spawn(|| sync(item))).collect();
+        let mut result = sync(first);
+        for other in others {
+            result = result.and(other.join().expect("syncing does not panic"));
+        }
+        result
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shared_modes_are_those_of_git() {
+        for (value, file, dir) in [
+            ("umask", 0o444, 0o755),
+            ("false", 0o444, 0o755),
+            ("group", 0o444, 0o2775),
+            ("all", 0o444, 0o2775),
+            ("0640", 0o440, 0o2750),
+            ("0660", 0o444, 0o2775),
+            ("nonsense", 0o444, 0o755),
+        ] {
+            let shared = Shared::parse(value);
+            assert_eq!(shared.mode(0o444, false), file, "{value}");
+            assert_eq!(shared.mode(0o755, true), dir, "{value}");
+        }
+        assert_eq!(Shared::parse("group").mode(0o400, false), 0o440);
+    }
+}

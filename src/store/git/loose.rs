@@ -1,0 +1,359 @@
+//! Writes loose objects: a batch of small ones, or one blob from a stream.
+//!
+//! - A name shows under `objects` only after its content is durable, and a call
+//!   returns only after the name is.
+//! - A file that is not in place yet is called `tmp_obj_…`: `git gc` removes
+//!   what a dead process left.
+//! - The number of rounds of syncs does not grow with the number of objects.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, Read, Seek as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use gix::zlib::stream::deflate::{self, Compress, FlushCompress};
+use gix::zlib::{Compression, Status};
+use tempfile::NamedTempFile;
+
+use crate::model::{HashKind, ObjectId};
+use crate::store::engine::{Object, ObjectHasher, ObjectKind, hash_object};
+use crate::store::{Error, Result};
+
+use super::durable::Keeping;
+use super::objects::loose_path;
+
+pub(super) const TEMP_PREFIX: &str = "tmp_obj_dk";
+/// Content of unknown length is held in memory up to this.
+pub(super) const SPOOL_FROM: usize = 1 << 20;
+const CHUNK: usize = 64 * 1024;
+
+/// Where and how loose objects are written.
+pub(super) struct Loose {
+    /// `objects`
+    pub dir: PathBuf,
+    pub hash: HashKind,
+    pub keeping: Keeping,
+    pub level: Compression,
+}
+
+/// Content that came as a stream.
+pub(super) enum Received {
+    Small(Object),
+    /// Its length is known now; the file is at its beginning.
+    Spooled(NamedTempFile, u64),
+}
+
+/// A blob that came as a stream and is not in place yet.
+pub(super) enum Blob {
+    Small(Object),
+    /// It is complete in this file, not synced.
+    Large(ObjectId, NamedTempFile),
+}
+
+impl Loose {
+    /// Writes objects that are not there yet.
+    pub fn write<'a>(&self, objects: impl IntoIterator<Item = &'a Object>) -> Result<()> {
+        let mut files = Vec::new();
+        let mut dirs = BTreeSet::new();
+        let mut compressed = Vec::new();
+        for object in objects {
+            deflate(
+                self.level,
+                &[
+                    object.kind.header(object.data.len() as u64).as_bytes(),
+                    &object.data,
+                ],
+                &mut compressed,
+            );
+            let path = loose_path(&self.dir, &object.id);
+            let mut file = self.temp_beside(&path, &mut dirs)?;
+            file.write_all(&compressed)
+                .map_err(cannot_write(file.path()))?;
+            files.push((file, path));
+        }
+        self.put_in_place(files, dirs)
+    }
+
+    /// Syncs complete files, moves them into place, and syncs the directories.
+    /// `dirs` has those that got new subdirectories.
+    fn put_in_place(
+        &self,
+        files: Vec<(NamedTempFile, PathBuf)>,
+        mut dirs: BTreeSet<PathBuf>,
+    ) -> Result<()> {
+        self.keeping
+            .sync_files(&files.iter().map(|(file, _)| file).collect::<Vec<_>>())?;
+        for (file, path) in files {
+            dirs.insert(fan_out(&path).to_owned());
+            self.keeping.place(file, &path)?;
+        }
+        self.keeping.sync_dirs(&Vec::from_iter(dirs))
+    }
+
+    /// Creates a temporary file in the directory where `path` will be, and that
+    /// directory where it is missing: then ours is added to `dirs`.
+    fn temp_beside(&self, path: &Path, dirs: &mut BTreeSet<PathBuf>) -> Result<NamedTempFile> {
+        let dir = fan_out(path);
+        let mut result = self.keeping.temp(dir, TEMP_PREFIX);
+        // A collector may remove an empty directory just before we use it.
+        for _ in 0..3 {
+            match &result {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    self.make_dir(dir, dirs)?;
+                    result = self.keeping.temp(dir, TEMP_PREFIX);
+                }
+                _ => break,
+            }
+        }
+        result.map_err(Error::io(format!(
+            "cannot create a file in {}",
+            dir.display()
+        )))
+    }
+
+    fn make_dir(&self, dir: &Path, dirs: &mut BTreeSet<PathBuf>) -> Result<()> {
+        match fs::create_dir(dir) {
+            Ok(()) => self.keeping.adjust(dir, true)?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => (),
+            Err(error) => {
+                return Err(Error::io(format!("cannot create {}", dir.display()))(error));
+            }
+        }
+        dirs.insert(self.dir.clone());
+        Ok(())
+    }
+
+    /// Takes a blob from a reader in bounded memory.
+    pub fn receive(&self, reader: &mut dyn Read, size: Option<u64>) -> Result<Blob> {
+        if let Some(size) = size.filter(|size| *size >= SPOOL_FROM as u64) {
+            return self.large(reader, size);
+        }
+        match self.take_small(reader, size)? {
+            Received::Small(object) => Ok(Blob::Small(object)),
+            Received::Spooled(file, size) => self.large(&mut file.as_file(), size),
+        }
+    }
+
+    /// Takes content into memory: what is announced, however much that is, or
+    /// up to [`SPOOL_FROM`] where nothing is.
+    pub fn take_small(&self, reader: &mut dyn Read, size: Option<u64>) -> Result<Received> {
+        let most = size.unwrap_or(SPOOL_FROM as u64);
+        let mut data = Vec::with_capacity(size.unwrap_or_default() as usize);
+        Read::take(&mut *reader, most)
+            .read_to_end(&mut data)
+            .map_err(source_failed)?;
+        match size {
+            Some(size) => check_length(reader, data.len() as u64, size)?,
+            None if data.len() >= SPOOL_FROM => {
+                let (file, size) = self.spool(&data, reader)?;
+                return Ok(Received::Spooled(file, size));
+            }
+            None => (),
+        }
+        Ok(Received::Small(Object {
+            id: hash_object(self.hash, ObjectKind::Blob, &data)?,
+            kind: ObjectKind::Blob,
+            data,
+        }))
+    }
+
+    /// Copies content whose length is unknown into a file; returns it, rewound,
+    /// with the length.
+    fn spool(&self, start: &[u8], rest: &mut dyn Read) -> Result<(NamedTempFile, u64)> {
+        let mut file = self.temp()?;
+        file.write_all(start).map_err(cannot_write(file.path()))?;
+        let mut size = start.len() as u64;
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            let count = read_some(rest, &mut chunk)?;
+            if count == 0 {
+                break;
+            }
+            file.write_all(&chunk[..count])
+                .map_err(cannot_write(file.path()))?;
+            size += count as u64;
+        }
+        file.as_file_mut()
+            .rewind()
+            .map_err(cannot_write(file.path()))?;
+        Ok((file, size))
+    }
+
+    /// Hashes and compresses a blob in one pass.
+    fn large(&self, reader: &mut dyn Read, size: u64) -> Result<Blob> {
+        let file = self.temp()?;
+        let mut hasher = ObjectHasher::new(self.hash, ObjectKind::Blob, size);
+        let mut out = Box::new(deflate::Write::new(file.as_file(), self.level));
+        out.write_all(ObjectKind::Blob.header(size).as_bytes())
+            .map_err(cannot_write(file.path()))?;
+        copy_exactly(reader, size, |chunk| {
+            hasher.update(chunk);
+            out.write_all(chunk).map_err(cannot_write(file.path()))
+        })?;
+        out.flush().map_err(cannot_write(file.path()))?;
+        drop(out);
+        Ok(Blob::Large(hasher.finish()?, file))
+    }
+
+    /// Returns `objects/pack`, which is made where it is missing.
+    pub fn pack_dir(&self) -> Result<PathBuf> {
+        let dir = self.dir.join("pack");
+        if !dir.is_dir() {
+            self.make_dir(&dir, &mut BTreeSet::new())?;
+            self.keeping.sync_dirs(&[self.dir.clone()])?;
+        }
+        Ok(dir)
+    }
+
+    fn temp(&self) -> Result<NamedTempFile> {
+        self.keeping
+            .temp(&self.dir, TEMP_PREFIX)
+            .map_err(Error::io(format!(
+                "cannot create a file in {}",
+                self.dir.display()
+            )))
+    }
+
+    /// Puts what [`Loose::receive`] made of a large blob where it belongs.
+    pub fn place(&self, id: &ObjectId, file: NamedTempFile) -> Result<()> {
+        let path = loose_path(&self.dir, id);
+        let mut dirs = BTreeSet::new();
+        if !fan_out(&path).is_dir() {
+            self.make_dir(fan_out(&path), &mut dirs)?;
+        }
+        self.put_in_place(vec![(file, path)], dirs)
+    }
+}
+
+fn fan_out(path: &Path) -> &Path {
+    path.parent().expect("an object's path has a directory")
+}
+
+pub(super) fn cannot_write(path: &Path) -> impl FnOnce(io::Error) -> Error {
+    Error::io(format!("cannot write {}", path.display()))
+}
+
+fn source_failed(error: io::Error) -> Error {
+    Error::Source(error.into())
+}
+
+/// Reads once; 0 is the end.
+fn read_some(reader: &mut dyn Read, chunk: &mut [u8]) -> Result<usize> {
+    loop {
+        match reader.read(chunk) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+            result => return result.map_err(source_failed),
+        }
+    }
+}
+
+/// Gives `size` bytes to `take`, chunk by chunk; more or fewer are an error.
+pub(super) fn copy_exactly(
+    reader: &mut dyn Read,
+    size: u64,
+    mut take: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
+    let mut chunk = vec![0; CHUNK];
+    let mut got = 0;
+    while got < size {
+        let wanted = usize::try_from(size - got).map_or(CHUNK, |left| left.min(CHUNK));
+        let count = read_some(reader, &mut chunk[..wanted])?;
+        if count == 0 {
+            break;
+        }
+        take(&chunk[..count])?;
+        got += count as u64;
+    }
+    check_length(reader, got, size)
+}
+
+/// Sees that a reader gave as much as was announced, and ends there.
+pub(super) fn check_length(reader: &mut dyn Read, got: u64, announced: u64) -> Result<()> {
+    if got < announced {
+        return Err(Error::Invalid(format!(
+            "content ends after {got} of {announced} bytes"
+        )));
+    }
+    match read_some(reader, &mut [0])? {
+        0 => Ok(()),
+        _ => Err(Error::Invalid(format!(
+            "content goes on after {announced} bytes"
+        ))),
+    }
+}
+
+/// Compresses `parts`, one after the other, as one stream into `out`.
+pub(super) fn deflate(level: Compression, parts: &[&[u8]], out: &mut Vec<u8>) {
+    thread_local! {
+        /// Making one costs more than compressing a small object.
+        static STATE: RefCell<Option<(Compression, Compress)>> = const { RefCell::new(None) };
+    }
+    STATE.with_borrow_mut(|state| {
+        let (_, state) = match state {
+            Some(state) if state.0 == level => state,
+            _ => state.insert((level, Compress::new(level))),
+        };
+        state.reset();
+        out.clear();
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        // Enough for what does not compress: stored blocks and the frame.
+        out.resize(length + length / 1000 + 64, 0);
+        let mut feed = |input: &[u8], flush| {
+            let end = state.total_in() + input.len() as u64;
+            loop {
+                let rest = (end - state.total_in()) as usize;
+                let status = state
+                    .compress(
+                        &input[input.len() - rest..],
+                        &mut out[state.total_out() as usize..],
+                        flush,
+                    )
+                    .expect("compressing fails only for a state that is misused");
+                let made = state.total_out() as usize;
+                if status == Status::StreamEnd {
+                    out.truncate(made);
+                    return;
+                }
+                if out.len() - made < 32 {
+                    out.resize(out.len() * 2, 0);
+                } else if flush != FlushCompress::Finish && state.total_in() == end {
+                    return;
+                }
+            }
+        };
+        for part in parts {
+            feed(part, FlushCompress::None);
+        }
+        feed(&[], FlushCompress::Finish);
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_deflated_inflates_to_the_same() {
+        let mut noise = 1_u64;
+        let mut random = || {
+            noise = noise
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (noise >> 33) as u8
+        };
+        let incompressible: Vec<u8> = (0..500_000).map(|_| random()).collect();
+        for data in [&b""[..], b"a", &[b'x'; 100_000], &incompressible] {
+            for level in [0, 1, 6, 9] {
+                let level = Compression::new(level).unwrap();
+                let mut out = Vec::new();
+                deflate(level, &[b"head", data, b"", b"tail"], &mut out);
+                let mut back = vec![0; data.len() + 9];
+                let (status, used, made) =
+                    gix::zlib::Inflate::default().once(&out, &mut back).unwrap();
+                assert_eq!((status, used), (Status::StreamEnd, out.len()));
+                assert_eq!(back[..made], [b"head", data, b"tail"].concat());
+            }
+        }
+    }
+}

@@ -1,0 +1,429 @@
+//! Finds objects, loose and packed, here and in alternates, and keeps them alive.
+//!
+//! What stays true:
+//!
+//! - Reading goes through gix's object database by handles that never look for
+//!   new packs by themselves. They are kept in a pool; each belongs to a [`View`].
+//! - A miss looks at the directories' times. Where they changed, a new view
+//!   replaces the old one with all its handles, and the look-up is repeated. So
+//!   a miss costs a few stat(2), and no handle or delta cache outlives the packs
+//!   it was made for.
+//! - Replacement refs are ignored: an id means its content.
+//!
+//! Locks: `state` is held for moments only, and never with `refreshing` wanted;
+//! `refreshing` is held while directories are listed.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io::{Cursor, Read};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use gix::objs::{Exists as _, Find as _, FindHeader as _};
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW};
+
+use crate::model::{HashKind, ObjectId};
+use crate::store::engine::ObjectKind;
+use crate::store::{Error, Result};
+
+use super::deltas::DeltaBases;
+use super::stream;
+
+type Handle = gix::odb::HandleArc;
+
+/// Blobs beyond this are streamed where they can be.
+const STREAM_FROM: u64 = 8 << 20;
+/// Handles kept for the next reader.
+const IDLE_HANDLES: usize = 16;
+/// Two changes of a directory closer than this may show one time only.
+const SETTLED: Duration = Duration::from_secs(2);
+
+pub(super) struct Objects {
+    hash: HashKind,
+    store: Arc<gix::odb::Store>,
+    /// Our own `objects`; alternates may change, this does not.
+    dir: PathBuf,
+    state: Mutex<State>,
+    refreshing: Mutex<()>,
+}
+
+struct State {
+    view: Arc<View>,
+    /// All of `view`.
+    idle: Vec<Handle>,
+}
+
+/// What was on disk at one time.
+struct View {
+    number: u64,
+    /// The object directories, our own first.
+    places: Vec<PathBuf>,
+    stamp: Stamp,
+    /// Whether a change after this view was made is sure to change the stamp.
+    settled: bool,
+    packs: OnceLock<Vec<Pack>>,
+}
+
+/// Times of what changes when packs or alternates come and go.
+type Stamp = Vec<Option<SystemTime>>;
+
+struct Pack {
+    path: PathBuf,
+    index: gix_pack::index::File<gix_pack::MMap>,
+    /// Unreachable objects with a time of their own each: git prunes by these.
+    cruft: bool,
+}
+
+impl Objects {
+    pub fn new(store: Arc<gix::odb::Store>, hash: HashKind, dir: PathBuf) -> Result<Self> {
+        let view = Arc::new(View::now(&dir, 0)?);
+        Ok(Self {
+            hash,
+            store,
+            dir,
+            state: Mutex::new(State {
+                view,
+                idle: Vec::new(),
+            }),
+            refreshing: Mutex::new(()),
+        })
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub fn find(&self, id: &ObjectId, buffer: &mut Vec<u8>) -> Result<Option<ObjectKind>> {
+        buffer.clear();
+        self.look_up(id, |handle, id| {
+            Ok(handle.try_find(id, buffer)?.map(|data| kind(data.kind)))
+        })
+    }
+
+    pub fn header(&self, id: &ObjectId) -> Result<Option<(ObjectKind, u64)>> {
+        self.look_up(id, |handle, id| {
+            Ok(handle
+                .try_header(id)?
+                .map(|header| (kind(header.kind), header.size)))
+        })
+    }
+
+    pub fn open(&self, id: &ObjectId) -> Result<Option<Box<dyn Read + Send>>> {
+        match self.header(id)? {
+            None => return Ok(None),
+            Some((_, size)) if size > STREAM_FROM => {
+                if let Some(stream) = self.open_stream(id)? {
+                    return Ok(Some(stream));
+                }
+            }
+            Some(_) => (),
+        }
+        let mut buffer = Vec::new();
+        Ok(self
+            .find(id, &mut buffer)?
+            .map(|_| Box::new(Cursor::new(buffer)) as Box<dyn Read + Send>))
+    }
+
+    /// Opens a large object, unless it is a delta or a collector is just moving it.
+    fn open_stream(&self, id: &ObjectId) -> Result<Option<Box<dyn Read + Send>>> {
+        let view = self.view();
+        for place in &view.places {
+            if let Some((_, _, stream)) = stream::loose(&loose_path(place, id), *id)? {
+                return Ok(Some(Box::new(stream)));
+            }
+        }
+        for pack in view.packs(self.hash) {
+            let Some(offset) = pack.offset(id) else {
+                continue;
+            };
+            match stream::packed(&pack.path, offset, *id) {
+                Ok(Some((_, _, stream))) => return Ok(Some(Box::new(stream))),
+                Ok(None) => (),
+                Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    pub fn with_prefix(&self, hex: &str, limit: usize) -> Result<Vec<ObjectId>> {
+        if hex.len() > self.hash.id_len() * 2 || !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Ok(Vec::new());
+        }
+        self.refresh(None)?;
+        let what = || format!("cannot look for objects that begin with {hex}");
+        let mut found = HashSet::new();
+        if let Ok(prefix) = gix::hash::Prefix::from_hex(hex) {
+            // gix pads the prefix to SHA-1's length unless told of a longer one.
+            let padded = format!("{hex:0<width$}", width = self.hash.id_len() * 2);
+            let id = gix::ObjectId::from_hex(padded.as_bytes()).map_err(Error::failed(what()))?;
+            let prefix =
+                gix::hash::Prefix::new(&id, prefix.hex_len()).map_err(Error::failed(what()))?;
+            let (_, result) =
+                self.with_handle(|handle| handle.lookup_prefix(prefix, Some(&mut found)));
+            result.map_err(Error::failed(what()))?;
+        } else {
+            // Shorter than gix allows: look at all.
+            let hex = hex.to_ascii_lowercase();
+            for id in self.store.iter().map_err(Error::failed(what()))? {
+                let id = id.map_err(Error::failed(what()))?;
+                if id.to_string().starts_with(&hex) {
+                    found.insert(id);
+                    if found.len() >= limit {
+                        break;
+                    }
+                }
+            }
+        }
+        let mut ids: Vec<_> = found
+            .iter()
+            .filter_map(|id| ObjectId::from_bytes(id.as_slice()))
+            .collect();
+        ids.sort_unstable();
+        ids.truncate(limit);
+        Ok(ids)
+    }
+
+    /// Says whether an object is here to stay, and makes a collector count its
+    /// age anew. Does not look for packs that came since the last look.
+    pub fn keep_alive(&self, id: &ObjectId) -> bool {
+        let view = self.view();
+        view.places
+            .iter()
+            .any(|place| touch(&loose_path(place, id)))
+            || view
+                .packs(self.hash)
+                .iter()
+                .any(|pack| !pack.cruft && pack.offset(id).is_some() && touch(&pack.path))
+    }
+
+    /// As [`Objects::keep_alive`], with a look for new packs before it says no.
+    pub fn keep_alive_thorough(&self, id: &ObjectId) -> Result<bool> {
+        Ok(self.keep_alive(id) || (self.refresh(None)? && self.keep_alive(id)))
+    }
+
+    /// Notices packs that were just written.
+    pub fn expect_change(&self) -> Result<()> {
+        self.renew().map(|_| ())
+    }
+
+    fn view(&self) -> Arc<View> {
+        self.lock().view.clone()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn look_up<T>(
+        &self,
+        id: &ObjectId,
+        mut look: impl FnMut(&Handle, &gix::oid) -> gix::Result<Option<T>>,
+    ) -> Result<Option<T>> {
+        if id.hash_kind() != self.hash {
+            return Ok(None);
+        }
+        let oid = gix::oid::from_bytes_unchecked(id.as_bytes());
+        let (view, mut result) = self.with_handle(|handle| look(handle, oid));
+        // A collector may just have moved it from one place to another.
+        if !matches!(result, Ok(Some(_))) && self.refresh(Some(view))? {
+            (_, result) = self.with_handle(|handle| look(handle, oid));
+        }
+        result.map_err(|error| unreadable(id, error))
+    }
+
+    /// Runs `work` with a handle of the pool; also returns the number of its view.
+    fn with_handle<R>(&self, work: impl FnOnce(&Handle) -> R) -> (u64, R) {
+        let (number, idle) = {
+            let mut state = self.lock();
+            (state.view.number, state.idle.pop())
+        };
+        let handle = idle.unwrap_or_else(|| self.new_handle());
+        let result = work(&handle);
+        let mut state = self.lock();
+        if state.view.number == number && state.idle.len() < IDLE_HANDLES {
+            state.idle.push(handle);
+        }
+        drop(state);
+        (number, result)
+    }
+
+    fn new_handle(&self) -> Handle {
+        let mut handle = self
+            .store
+            .to_cache_arc()
+            .with_pack_cache(|| Box::new(DeltaBases::default()));
+        handle.refresh_never();
+        handle.ignore_replacements = true;
+        handle
+    }
+
+    /// Makes a new view where the disk may differ from the one numbered `than`
+    /// (by default the current one); says whether the current one is newer now.
+    fn refresh(&self, than: Option<u64>) -> Result<bool> {
+        let view = self.view();
+        if than.is_some_and(|than| view.number > than) {
+            return Ok(true);
+        }
+        if view.settled && view.stamp == stamp(&view.places) {
+            return Ok(false);
+        }
+        self.renew()
+    }
+
+    fn renew(&self) -> Result<bool> {
+        let before = self.view().number;
+        let _one = self
+            .refreshing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if self.view().number > before + 1 {
+            // Another one began after we were asked.
+            return Ok(true);
+        }
+        let view = View::now(&self.dir, self.view().number + 1)?;
+        // A miss of a handle that may makes the shared store look at the disk.
+        let handle = self.store.to_handle_arc();
+        handle.exists(&gix::ObjectId::null(match self.hash {
+            HashKind::Sha1 => gix::hash::Kind::Sha1,
+            HashKind::Sha256 => gix::hash::Kind::Sha256,
+        }));
+        let old = {
+            let mut state = self.lock();
+            state.view = Arc::new(view);
+            std::mem::take(&mut state.idle)
+        };
+        drop(old);
+        Ok(true)
+    }
+}
+
+impl View {
+    fn now(dir: &Path, number: u64) -> Result<Self> {
+        let now = SystemTime::now();
+        let mut places = vec![dir.to_owned()];
+        let current = std::env::current_dir().unwrap_or_default();
+        let alternates = gix::odb::alternate::resolve(dir.to_owned(), &current).map_err(
+            Error::failed(format!("cannot find the alternates of {}", dir.display())),
+        )?;
+        places.extend(alternates);
+        let stamp = stamp(&places);
+        let settled = stamp
+            .iter()
+            .flatten()
+            .all(|time| now.duration_since(*time).is_ok_and(|age| age > SETTLED));
+        Ok(Self {
+            number,
+            places,
+            stamp,
+            settled,
+            packs: OnceLock::new(),
+        })
+    }
+
+    fn packs(&self, hash: HashKind) -> &[Pack] {
+        self.packs.get_or_init(|| {
+            let mut packs = Vec::new();
+            for place in &self.places {
+                let entries = fs::read_dir(place.join("pack"));
+                for entry in entries.into_iter().flatten().flatten() {
+                    packs.extend(Pack::open(&entry.path(), hash));
+                }
+            }
+            packs
+        })
+    }
+}
+
+impl Pack {
+    /// `None` for what is not the index of a pack, or a damaged one: whoever
+    /// reads through gix hears of that.
+    fn open(index: &Path, hash: HashKind) -> Option<Self> {
+        if index.extension()? != "idx" {
+            return None;
+        }
+        let kind = match hash {
+            HashKind::Sha1 => gix::hash::Kind::Sha1,
+            HashKind::Sha256 => gix::hash::Kind::Sha256,
+        };
+        Some(Self {
+            path: index.with_extension("pack"),
+            cruft: index.with_extension("mtimes").exists(),
+            index: gix_pack::index::File::at(index, kind).ok()?,
+        })
+    }
+
+    fn offset(&self, id: &ObjectId) -> Option<u64> {
+        let oid = gix::oid::from_bytes_unchecked(id.as_bytes());
+        Some(self.index.pack_offset_at_index(self.index.lookup(oid)?))
+    }
+}
+
+/// The path of a loose object below an object directory.
+pub(super) fn loose_path(dir: &Path, id: &ObjectId) -> PathBuf {
+    let hex = id.to_hex();
+    let mut path = PathBuf::with_capacity(dir.as_os_str().len() + hex.len() + 2);
+    path.push(dir);
+    path.push(&hex[..2]);
+    path.push(&hex[2..]);
+    path
+}
+
+/// Sets a file's time to now; `false` where it is missing or not ours to change.
+fn touch(path: &Path) -> bool {
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: UTIME_NOW,
+    };
+    let times = Timestamps {
+        last_access: now,
+        last_modification: now,
+    };
+    rustix::fs::utimensat(CWD, path, &times, AtFlags::empty()).is_ok()
+}
+
+fn stamp(places: &[PathBuf]) -> Stamp {
+    let time = |path: PathBuf| fs::metadata(path).and_then(|meta| meta.modified()).ok();
+    places
+        .iter()
+        .flat_map(|place| {
+            [
+                time(place.join("pack")),
+                time(place.join("info/alternates")),
+            ]
+        })
+        .collect()
+}
+
+fn kind(kind: gix::objs::Kind) -> ObjectKind {
+    match kind {
+        gix::objs::Kind::Blob => ObjectKind::Blob,
+        gix::objs::Kind::Tree => ObjectKind::Tree,
+        gix::objs::Kind::Commit => ObjectKind::Commit,
+        gix::objs::Kind::Tag => ObjectKind::Tag,
+    }
+}
+
+/// Tells damage from a disk or a memory that fails.
+fn unreadable(id: &ObjectId, error: gix::Error) -> Error {
+    if error.is_resource_exhausted() && !error.is_corrupted() {
+        return Error::Failed {
+            what: format!("cannot hold object {id} in memory"),
+            source: error.into(),
+        };
+    }
+    if let Some(io) = error.downcast_any_ref::<std::io::Error>()
+        && io.raw_os_error().is_some()
+    {
+        let source = std::io::Error::from_raw_os_error(io.raw_os_error().unwrap_or_default());
+        return Error::Io {
+            what: format!("cannot read object {id}"),
+            source,
+        };
+    }
+    Error::Corrupt {
+        id: id.to_string(),
+        why: error.probable_cause().to_string(),
+    }
+}

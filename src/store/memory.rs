@@ -1,0 +1,222 @@
+//! A store in memory: for tests, and for what need not outlive a process.
+//!
+//! Same rules as every engine; nothing is durable. One lock, never held while
+//! anything waits.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{Cursor, Read};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::model::request::Expect;
+use crate::model::{HashKind, ObjectId};
+
+use super::Error;
+use super::engine::{
+    Bulk, Engine, Expected, HeadMove, HeadName, Heads, MoveNote, Object, ObjectKind, Result,
+    hash_object,
+};
+
+/// See the head of this file.
+pub struct Memory {
+    hash: HashKind,
+    state: Mutex<State>,
+    /// Fair: writers get their turn in the order they came.
+    turn: Arc<tokio::sync::Mutex<()>>,
+    changes: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct State {
+    objects: HashMap<ObjectId, (ObjectKind, Arc<[u8]>)>,
+    heads: BTreeMap<HeadName, ObjectId>,
+}
+
+impl Memory {
+    pub fn new(hash: HashKind) -> Self {
+        Self {
+            hash,
+            state: Mutex::default(),
+            turn: Arc::default(),
+            changes: watch::channel(0).0,
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Each change below leaves the state whole even if a later one panics.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn get(&self, id: &ObjectId) -> Option<(ObjectKind, Arc<[u8]>)> {
+        self.state().objects.get(id).cloned()
+    }
+
+    fn add(&self, kind: ObjectKind, data: &[u8]) -> Result<ObjectId> {
+        let id = hash_object(self.hash, kind, data)?;
+        let mut state = self.state();
+        state
+            .objects
+            .entry(id)
+            .or_insert_with(|| (kind, data.into()));
+        Ok(id)
+    }
+}
+
+impl Engine for Memory {
+    fn hash_kind(&self) -> HashKind {
+        self.hash
+    }
+
+    fn is_read_only(&self) -> bool {
+        false
+    }
+
+    fn find(&self, id: &ObjectId, buffer: &mut Vec<u8>) -> Result<Option<ObjectKind>> {
+        buffer.clear();
+        Ok(self.get(id).map(|(kind, data)| {
+            buffer.extend_from_slice(&data);
+            kind
+        }))
+    }
+
+    fn header(&self, id: &ObjectId) -> Result<Option<(ObjectKind, u64)>> {
+        Ok(self.get(id).map(|(kind, data)| (kind, data.len() as u64)))
+    }
+
+    fn open(&self, id: &ObjectId) -> Result<Option<Box<dyn Read + Send>>> {
+        Ok(self
+            .get(id)
+            .map(|(_, data)| Box::new(Cursor::new(data)) as Box<dyn Read + Send>))
+    }
+
+    fn with_prefix(&self, hex: &str, limit: usize) -> Result<Vec<ObjectId>> {
+        let hex = hex.to_ascii_lowercase();
+        let state = self.state();
+        let mut found: Vec<ObjectId> = state
+            .objects
+            .keys()
+            .filter(|id| id.to_hex().starts_with(&hex))
+            .copied()
+            .collect();
+        found.sort();
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    fn write(&self, objects: &[Object]) -> Result<()> {
+        let mut state = self.state();
+        for object in objects {
+            state
+                .objects
+                .entry(object.id)
+                .or_insert_with(|| (object.kind, object.data.as_slice().into()));
+        }
+        Ok(())
+    }
+
+    fn put(&self, reader: &mut dyn Read, size: Option<u64>) -> Result<ObjectId> {
+        let mut data = Vec::new();
+        reader
+            .take(size.map_or(u64::MAX, |size| size.saturating_add(1)))
+            .read_to_end(&mut data)
+            .map_err(Error::io("cannot read the content of a blob"))?;
+        if size.is_some_and(|size| size != data.len() as u64) {
+            return Err(Error::Invalid(
+                "the content of a blob is not as long as announced".into(),
+            ));
+        }
+        self.add(ObjectKind::Blob, &data)
+    }
+
+    fn bulk(&self) -> Result<Box<dyn Bulk + '_>> {
+        Ok(Box::new(MemoryBulk {
+            memory: self,
+            added: Vec::new(),
+        }))
+    }
+
+    fn head(&self, name: &HeadName) -> Result<Option<ObjectId>> {
+        Ok(self.state().heads.get(name).copied())
+    }
+
+    fn heads(&self, prefix: &str) -> Result<Heads> {
+        let fits =
+            |(name, _): &(&HeadName, &ObjectId)| name.as_bytes().starts_with(prefix.as_bytes());
+        let state = self.state();
+        let heads = state.heads.iter().filter(fits);
+        Ok(heads.map(|(name, id)| (name.clone(), *id)).collect())
+    }
+
+    fn move_heads(&self, moves: &[HeadMove], _: &MoveNote, _: &[Object]) -> Result<()> {
+        let mut state = self.state();
+        for wanted in moves {
+            let actual = state.heads.get(&wanted.name).copied();
+            let (right, expected) = match wanted.expected {
+                Expected::Any => (true, Expect::Any),
+                Expected::Missing => (actual.is_none(), Expect::Unborn),
+                Expected::Id(id) => (actual == Some(id), Expect::Head(id)),
+            };
+            if !right {
+                return Err(Error::HeadMoved {
+                    name: wanted.name.shown(),
+                    expected,
+                    actual,
+                });
+            }
+        }
+        let mut heads = state.heads.clone();
+        for wanted in moves {
+            match wanted.new {
+                None => heads.remove(&wanted.name),
+                Some(id) => heads.insert(wanted.name.clone(), id),
+            };
+        }
+        for wanted in moves.iter().filter(|wanted| wanted.new.is_some()) {
+            if let Some(other) = heads.keys().find(|other| wanted.name.is_beside(other)) {
+                return Err(Error::Exists(other.shown()));
+            }
+        }
+        state.heads = heads;
+        drop(state);
+        self.changes.send_modify(|number| *number += 1);
+        Ok(())
+    }
+
+    fn turn(&self) -> Result<Box<dyn Send + '_>> {
+        Ok(Box::new(self.turn.clone().blocking_lock_owned()))
+    }
+
+    fn is_checked_out(&self, _: &HeadName) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn changes(&self) -> Result<watch::Receiver<u64>> {
+        Ok(self.changes.subscribe())
+    }
+}
+
+struct MemoryBulk<'a> {
+    memory: &'a Memory,
+    added: Vec<Object>,
+}
+
+impl Bulk for MemoryBulk<'_> {
+    fn add(&mut self, kind: ObjectKind, data: &[u8]) -> Result<ObjectId> {
+        let id = hash_object(self.memory.hash, kind, data)?;
+        self.added.push(Object {
+            id,
+            kind,
+            data: data.to_vec(),
+        });
+        Ok(id)
+    }
+
+    fn add_stream(&mut self, reader: &mut dyn Read, size: Option<u64>) -> Result<ObjectId> {
+        self.memory.put(reader, size)
+    }
+
+    fn finish(self: Box<Self>) -> Result<()> {
+        self.memory.write(&self.added)
+    }
+}

@@ -1,0 +1,457 @@
+//! Trees and commits read through a bounded cache, and written as Git does.
+//!
+//! The empty tree is always there, stored or not, as in Git. Cached values
+//! never change, so no lock is held longer than a look-up.
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::sync::Arc;
+
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+
+use crate::model::{Commit, Entry, HashKind, Mode, ObjectId, TreePath, text};
+
+use super::engine::{Engine, Object, ObjectKind, hash_object};
+use super::{Error, Result};
+
+/// Bytes of parsed trees kept.
+const TREE_CACHE: u64 = 48 << 20;
+
+/// A tree object, checked and indexed.
+#[derive(Debug)]
+pub struct Tree {
+    raw: Vec<u8>,
+    /// Where each entry begins in `raw`.
+    starts: Vec<u32>,
+    id_len: usize,
+}
+
+/// One entry of a tree, borrowed from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TreeEntry<'a> {
+    pub name: &'a [u8],
+    pub entry: Entry,
+    /// The entry as it stands in the object.
+    pub raw: &'a [u8],
+}
+
+impl Tree {
+    /// Checks the bytes of a tree object. Says what is wrong with damaged ones.
+    pub fn parse(raw: Vec<u8>, hash: HashKind) -> Result<Self, &'static str> {
+        let id_len = hash.id_len();
+        if u32::try_from(raw.len()).is_err() {
+            return Err("the tree is larger than 4 GiB");
+        }
+        let mut starts = Vec::with_capacity(raw.len() / (id_len + 16));
+        let mut at = 0;
+        while at < raw.len() {
+            starts.push(at as u32);
+            at += entry_at(&raw[at..], id_len)?.raw.len();
+        }
+        Ok(Self {
+            raw,
+            starts,
+            id_len,
+        })
+    }
+
+    pub fn empty(hash: HashKind) -> Self {
+        Self {
+            raw: Vec::new(),
+            starts: Vec::new(),
+            id_len: hash.id_len(),
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.starts.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.starts.is_empty()
+    }
+
+    pub fn nth(&self, index: usize) -> TreeEntry<'_> {
+        entry_at(&self.raw[self.starts[index] as usize..], self.id_len)
+            .expect("checked when it was parsed")
+    }
+
+    /// Gives the entries in Git's order: bytewise, a folder's name as if `/`
+    /// stood behind it.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = TreeEntry<'_>> + ExactSizeIterator {
+        (0..self.len()).map(|index| self.nth(index))
+    }
+
+    /// Looks a name up. A folder and a file of one name sort apart, so both
+    /// places are tried.
+    pub fn get(&self, name: &[u8]) -> Option<Entry> {
+        let find = |dir: bool| {
+            let (mut low, mut high) = (0, self.len());
+            while low < high {
+                let middle = low + (high - low) / 2;
+                let found = self.nth(middle);
+                match compare(found.name, found.entry.mode.is_dir(), name, dir) {
+                    std::cmp::Ordering::Less => low = middle + 1,
+                    std::cmp::Ordering::Greater => high = middle,
+                    std::cmp::Ordering::Equal => return Some(found.entry),
+                }
+            }
+            None
+        };
+        find(false).or_else(|| find(true))
+    }
+}
+
+/// Git's order of tree entries.
+pub fn compare(a: &[u8], a_dir: bool, b: &[u8], b_dir: bool) -> std::cmp::Ordering {
+    let common = a.len().min(b.len());
+    a[..common].cmp(&b[..common]).then_with(|| {
+        let next = |name: &[u8], dir: bool| match name.get(common) {
+            Some(byte) => u16::from(*byte) + 1,
+            None if dir => u16::from(b'/') + 1,
+            None => 0,
+        };
+        next(a, a_dir).cmp(&next(b, b_dir))
+    })
+}
+
+fn entry_at(raw: &[u8], id_len: usize) -> Result<TreeEntry<'_>, &'static str> {
+    let mut mode = 0_u32;
+    let mut at = 0;
+    loop {
+        match raw.get(at) {
+            Some(digit @ b'0'..=b'7') if at < 7 => mode = mode << 3 | u32::from(digit - b'0'),
+            Some(b' ') if at > 0 => break,
+            _ => return Err("a mode in the tree is not octal"),
+        }
+        at += 1;
+    }
+    let rest = &raw[at + 1..];
+    let nul = rest
+        .iter()
+        .position(|b| *b == 0)
+        .ok_or("the tree ends within a name")?;
+    let end = at + 1 + nul + 1 + id_len;
+    let name = &rest[..nul];
+    if name.is_empty() || name.contains(&b'/') {
+        return Err("a name in the tree is empty or holds a slash");
+    }
+    let id = raw
+        .get(end - id_len..end)
+        .and_then(ObjectId::from_bytes)
+        .ok_or("the tree ends within an id")?;
+    Ok(TreeEntry {
+        name,
+        entry: Entry {
+            mode: Mode(mode),
+            id,
+        },
+        raw: &raw[..end],
+    })
+}
+
+/// Appends an entry as a tree object holds it.
+pub fn push_entry(raw: &mut Vec<u8>, name: &[u8], entry: &Entry) {
+    raw.extend_from_slice(format!("{:o} ", entry.mode.0).as_bytes());
+    raw.extend_from_slice(name);
+    raw.push(0);
+    raw.extend_from_slice(entry.id.as_bytes());
+}
+
+#[derive(Clone)]
+struct BytesOfTree;
+
+impl Weighter<ObjectId, Arc<Tree>> for BytesOfTree {
+    fn weight(&self, _: &ObjectId, tree: &Arc<Tree>) -> u64 {
+        (tree.raw.len() + tree.starts.len() * 4 + 64) as u64
+    }
+}
+
+/// Reads and writes objects of one store.
+///
+/// Trees and commits written during an edit may be looked up before they are
+/// in the engine: [`Fresh`] carries them.
+pub struct Objects {
+    pub engine: Arc<dyn Engine>,
+    trees: Cache<ObjectId, Arc<Tree>, BytesOfTree>,
+    empty_tree: ObjectId,
+}
+
+/// Objects made and not yet written, in the order they were made.
+#[derive(Default)]
+pub struct Fresh {
+    by_id: HashMap<ObjectId, usize>,
+    objects: Vec<Object>,
+}
+
+impl Fresh {
+    pub fn add(&mut self, hash: HashKind, kind: ObjectKind, data: Vec<u8>) -> Result<ObjectId> {
+        let id = hash_object(hash, kind, &data)?;
+        self.by_id.entry(id).or_insert_with(|| {
+            self.objects.push(Object { id, kind, data });
+            self.objects.len() - 1
+        });
+        Ok(id)
+    }
+
+    pub fn get(&self, id: &ObjectId) -> Option<&Object> {
+        self.by_id.get(id).map(|index| &self.objects[*index])
+    }
+
+    pub fn objects(&self) -> &[Object] {
+        &self.objects
+    }
+
+    /// Returns a mark to go back to with [`Fresh::rollback`].
+    pub fn mark(&self) -> usize {
+        self.objects.len()
+    }
+
+    /// Forgets what was added after the mark.
+    pub fn rollback(&mut self, mark: usize) {
+        for object in self.objects.drain(mark..) {
+            self.by_id.remove(&object.id);
+        }
+    }
+}
+
+impl Objects {
+    pub fn new(engine: Arc<dyn Engine>) -> Self {
+        let empty_tree = hash_object(engine.hash_kind(), ObjectKind::Tree, b"")
+            .expect("the empty tree is no collision");
+        Self {
+            engine,
+            trees: Cache::with_weighter(4096, TREE_CACHE, BytesOfTree),
+            empty_tree,
+        }
+    }
+
+    pub fn hash_kind(&self) -> HashKind {
+        self.engine.hash_kind()
+    }
+
+    pub fn empty_tree(&self) -> ObjectId {
+        self.empty_tree
+    }
+
+    /// Returns a tree, from the cache where it is there.
+    pub fn tree(&self, id: &ObjectId) -> Result<Arc<Tree>> {
+        if let Some(tree) = self.trees.get(id) {
+            return Ok(tree);
+        }
+        let tree = Arc::new(self.tree_once(id)?);
+        self.trees.insert(*id, tree.clone());
+        Ok(tree)
+    }
+
+    /// Returns a tree without keeping it, for walks that see each tree once.
+    pub fn tree_once(&self, id: &ObjectId) -> Result<Tree> {
+        if *id == self.empty_tree {
+            return Ok(Tree::empty(self.hash_kind()));
+        }
+        let mut raw = Vec::new();
+        self.expect(id, ObjectKind::Tree, &mut raw)?;
+        Tree::parse(raw, self.hash_kind()).map_err(|why| corrupt(id, why))
+    }
+
+    /// Returns a commit. An object that is no commit does not exist as one.
+    pub fn commit(&self, id: &ObjectId) -> Result<Commit> {
+        let mut raw = Vec::new();
+        self.commit_with(id, &mut raw)
+    }
+
+    /// As [`Objects::commit`], reading into a buffer that is used again.
+    pub fn commit_with(&self, id: &ObjectId, buffer: &mut Vec<u8>) -> Result<Commit> {
+        match self.engine.find(id, buffer)? {
+            Some(ObjectKind::Commit) => read_commit(*id, buffer).map_err(|why| corrupt(id, why)),
+            _ => Err(Error::NotFound(format!("commit {id}"))),
+        }
+    }
+
+    /// Reads a blob whole: for small ones of our own.
+    pub fn blob(&self, id: &ObjectId) -> Result<Vec<u8>> {
+        let mut raw = Vec::new();
+        self.expect(id, ObjectKind::Blob, &mut raw)?;
+        Ok(raw)
+    }
+
+    pub fn open(&self, id: &ObjectId) -> Result<Box<dyn Read + Send>> {
+        match self.engine.header(id)? {
+            Some((ObjectKind::Blob, _)) => {}
+            Some((kind, _)) => {
+                return Err(corrupt(id, &format!("it is a {}, not a blob", kind.name())));
+            }
+            None => return Err(corrupt(id, "it is missing")),
+        }
+        self.engine
+            .open(id)?
+            .ok_or_else(|| corrupt(id, "it is missing"))
+    }
+
+    /// Returns a blob's length.
+    pub fn size(&self, id: &ObjectId) -> Result<u64> {
+        match self.engine.header(id)? {
+            Some((_, size)) => Ok(size),
+            None => Err(corrupt(id, "it is missing")),
+        }
+    }
+
+    fn expect(&self, id: &ObjectId, kind: ObjectKind, raw: &mut Vec<u8>) -> Result<()> {
+        match self.engine.find(id, raw)? {
+            Some(found) if found == kind => Ok(()),
+            Some(found) => Err(corrupt(
+                id,
+                &format!("it is a {}, not a {}", found.name(), kind.name()),
+            )),
+            None => Err(corrupt(id, "it is missing")),
+        }
+    }
+
+    /// Returns what stands at a path; for the root, the tree itself. A path
+    /// through a file leads nowhere.
+    pub fn lookup(&self, tree: &ObjectId, path: &TreePath) -> Result<Option<Entry>> {
+        let mut entry = Entry {
+            mode: Mode::DIR,
+            id: *tree,
+        };
+        for step in path.steps() {
+            if !entry.mode.is_dir() {
+                return Ok(None);
+            }
+            match self.tree(&entry.id)?.get(step) {
+                Some(next) => entry = next,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(entry))
+    }
+}
+
+/// The failure of an object that is not what it must be.
+pub fn corrupt(id: &ObjectId, why: &str) -> Error {
+    Error::Corrupt {
+        id: id.to_string(),
+        why: why.into(),
+    }
+}
+
+/// Prints a commit object.
+pub fn write_commit(commit: &Commit) -> Vec<u8> {
+    let mut raw = format!("tree {}\n", commit.tree).into_bytes();
+    for parent in &commit.parents {
+        raw.extend_from_slice(format!("parent {parent}\n").as_bytes());
+    }
+    raw.extend_from_slice(b"author ");
+    text::write_signature(&mut raw, &commit.author);
+    raw.extend_from_slice(b"\ncommitter ");
+    text::write_signature(&mut raw, &commit.committer);
+    raw.extend_from_slice(b"\n\n");
+    raw.extend_from_slice(&commit.message);
+    raw
+}
+
+/// Parses a commit object; headers dk does not know are passed over.
+fn read_commit(id: ObjectId, raw: &[u8]) -> Result<Commit, &'static str> {
+    let mut rest = raw;
+    let (mut tree, mut parents, mut author, mut committer) = (None, Vec::new(), None, None);
+    loop {
+        let end = rest
+            .iter()
+            .position(|b| *b == b'\n')
+            .ok_or("the commit ends within its header")?;
+        let line = &rest[..end];
+        rest = &rest[end + 1..];
+        if line.is_empty() {
+            break;
+        }
+        if let Some(hex) = line.strip_prefix(b"tree ") {
+            tree = ObjectId::from_hex(hex);
+        } else if let Some(hex) = line.strip_prefix(b"parent ") {
+            parents.push(ObjectId::from_hex(hex).ok_or("a parent of the commit is not an id")?);
+        } else if let Some(who) = line.strip_prefix(b"author ") {
+            author = Some(text::read_signature(who));
+        } else if let Some(who) = line.strip_prefix(b"committer ") {
+            committer = Some(text::read_signature(who));
+        }
+        // An empty message may leave the blank line out.
+        if rest.is_empty() {
+            break;
+        }
+    }
+    let author = author.ok_or("the commit has no author")?;
+    Ok(Commit {
+        id,
+        tree: tree.ok_or("the commit has no tree")?,
+        parents,
+        committer: committer.unwrap_or_else(|| author.clone()),
+        author,
+        message: rest.to_vec(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree(names: &[(&str, Mode)]) -> Tree {
+        let mut raw = Vec::new();
+        for (name, mode) in names {
+            let id = ObjectId::from_bytes(&[1; 20]).expect("20 bytes");
+            push_entry(&mut raw, name.as_bytes(), &Entry { mode: *mode, id });
+        }
+        Tree::parse(raw, HashKind::Sha1).expect("well formed")
+    }
+
+    #[test]
+    fn names_are_found_in_gits_order() {
+        // A folder sorts as if a slash stood behind it.
+        let tree = tree(&[
+            ("a", Mode::FILE),
+            ("a-b", Mode::FILE),
+            ("b-", Mode::FILE),
+            ("b", Mode::DIR),
+            ("b0", Mode::FILE),
+        ]);
+        for name in ["a", "a-b", "b-", "b", "b0"] {
+            assert!(tree.get(name.as_bytes()).is_some(), "{name}");
+        }
+        assert!(tree.get(b"c").is_none());
+        assert!(tree.get(b"").is_none());
+    }
+
+    #[test]
+    fn damaged_trees_are_refused() {
+        for bad in [
+            &b"100644 a\0short"[..],
+            b"100644 a",
+            b"1006x4 a\0",
+            b" a\0",
+            b"100644 \0aaaaaaaaaaaaaaaaaaaa",
+            b"100644 a/b\0aaaaaaaaaaaaaaaaaaaa",
+        ] {
+            assert!(Tree::parse(bad.to_vec(), HashKind::Sha1).is_err());
+        }
+    }
+
+    #[test]
+    fn commits_round_trip_and_unknown_headers_are_passed_over() {
+        let id = |n: u8| ObjectId::from_bytes(&[n; 20]).expect("20 bytes");
+        let who = text::read_signature(b"A <a@b> 1 +0200");
+        let commit = Commit {
+            id: id(0),
+            tree: id(1),
+            parents: vec![id(3), id(2)],
+            author: who.clone(),
+            committer: who,
+            message: b"x\n\ny".to_vec(),
+        };
+        let raw = write_commit(&commit);
+        assert_eq!(read_commit(id(0), &raw), Ok(commit.clone()));
+        let signed = String::from_utf8(raw)
+            .expect("text")
+            .replace("\n\nx", "\ngpgsig -----BEGIN\n tree 0000\n -----END\n\nx");
+        assert_eq!(read_commit(id(0), signed.as_bytes()), Ok(commit));
+        assert!(read_commit(id(0), b"tree 0\n\n").is_err());
+    }
+}

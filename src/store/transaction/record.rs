@@ -1,0 +1,188 @@
+//! A transaction as the store keeps it: reading and swapping its ref.
+
+use std::hash::{BuildHasher as _, Hasher as _};
+
+use crate::model::text::{Meta, read_meta, write_meta};
+use crate::model::{Commit, Entry, Mode, ObjectId, Signature, State, Transaction, TransactionId};
+use crate::store::engine::{Expected, HeadMove, HeadName, ObjectKind};
+use crate::store::objects::{Fresh, corrupt, push_entry, write_commit};
+use crate::store::{Error, Result, Store};
+
+pub const PREFIX: &str = "refs/dk/tx/";
+
+/// A transaction as stored.
+pub struct Stored {
+    pub id: TransactionId,
+    /// What the ref points to.
+    pub at: ObjectId,
+    pub meta: Meta,
+    pub tree: ObjectId,
+}
+
+impl Store {
+    /// Writes a transaction's new state and swaps its ref.
+    pub(super) fn replace(
+        &self,
+        stored: &mut Stored,
+        fresh: &mut Fresh,
+        who: &Signature,
+    ) -> Result<()> {
+        stored.meta.edited = who.time;
+        let at = self.store(&stored.id, &stored.meta, &stored.tree, fresh)?;
+        self.point(&stored.id, Expected::Id(stored.at), Some(at), fresh, who)?;
+        stored.at = at;
+        Ok(())
+    }
+
+    /// Makes the commit a transaction's ref is to point to.
+    pub(super) fn store(
+        &self,
+        id: &TransactionId,
+        meta: &Meta,
+        tree: &ObjectId,
+        fresh: &mut Fresh,
+    ) -> Result<ObjectId> {
+        let hash = self.objects.hash_kind();
+        let text = fresh.add(hash, ObjectKind::Blob, write_meta(meta))?;
+        if *tree == self.objects.empty_tree() {
+            fresh.add(hash, ObjectKind::Tree, Vec::new())?;
+        }
+        let mut raw = Vec::new();
+        push_entry(
+            &mut raw,
+            b"meta",
+            &Entry {
+                mode: Mode::FILE,
+                id: text,
+            },
+        );
+        push_entry(
+            &mut raw,
+            b"rw",
+            &Entry {
+                mode: Mode::DIR,
+                id: *tree,
+            },
+        );
+        let root = fresh.add(hash, ObjectKind::Tree, raw)?;
+        let mut parents: Vec<ObjectId> = Vec::new();
+        let merge = meta
+            .merge
+            .iter()
+            .flat_map(|m| [m.base, Some(m.ours), Some(m.theirs)]);
+        let state = match meta.state {
+            State::Open => None,
+            State::Committing { new, .. } | State::Committed(new) => Some(new),
+        };
+        for parent in [meta.base]
+            .into_iter()
+            .chain(merge)
+            .chain([state])
+            .flatten()
+        {
+            if !parents.contains(&parent) {
+                parents.push(parent);
+            }
+        }
+        for parent in &meta.parents {
+            if !parents.contains(parent) {
+                parents.push(*parent);
+            }
+        }
+        let who = Signature {
+            time: meta.edited,
+            ..meta.author.clone()
+        };
+        let commit = Commit {
+            id: root,
+            tree: root,
+            parents,
+            author: meta.author.clone(),
+            committer: who,
+            message: format!("dk transaction {id} on {}\n", meta.branch).into_bytes(),
+        };
+        fresh.add(hash, ObjectKind::Commit, write_commit(&commit))
+    }
+
+    pub(super) fn point(
+        &self,
+        id: &TransactionId,
+        expected: Expected,
+        new: Option<ObjectId>,
+        fresh: &Fresh,
+        who: &Signature,
+    ) -> Result<()> {
+        self.engine.write(fresh.objects())?;
+        let moves = [HeadMove {
+            name: HeadName::transaction(id),
+            expected,
+            new,
+        }];
+        self.swap(&moves, fresh, who, "transaction")
+    }
+
+    pub(super) fn load(&self, id: &TransactionId) -> Result<Stored> {
+        match self.engine.head(&HeadName::transaction(id))? {
+            Some(at) => self.load_at(id.clone(), at),
+            None => Err(Error::NotFound(format!("transaction {id}"))),
+        }
+    }
+
+    pub(super) fn load_at(&self, id: TransactionId, at: ObjectId) -> Result<Stored> {
+        let wrong = |why: &str| corrupt(&at, &format!("transaction {id}: {why}"));
+        let root = self.objects.tree_once(&self.objects.commit(&at)?.tree)?;
+        let meta = root.get(b"meta").ok_or_else(|| wrong("it has no meta"))?;
+        let tree = root.get(b"rw").filter(|entry| entry.mode.is_dir());
+        let tree = tree.ok_or_else(|| wrong("it has no tree"))?.id;
+        let meta = read_meta(&self.objects.blob(&meta.id)?)
+            .ok_or_else(|| wrong("its meta is of another version, or damaged"))?;
+        Ok(Stored { id, at, meta, tree })
+    }
+
+    /// Keeps transactions out of clones and mirror pushes, before the first one.
+    pub(super) fn hide_transactions(&self) -> Result<()> {
+        const KEY: &str = "transfer.hideRefs";
+        if let Some(repository) = self.engine.repository()
+            && repository.config(KEY)?.is_none()
+        {
+            repository.set_config(KEY, "refs/dk")?;
+        }
+        Ok(())
+    }
+}
+
+pub fn transaction(stored: Stored) -> Transaction {
+    let meta = stored.meta;
+    Transaction {
+        id: stored.id,
+        branch: meta.branch,
+        base: meta.base,
+        parents: meta.parents,
+        message: meta.message,
+        begun: meta.author.time,
+        author: meta.author,
+        state: meta.state,
+        conflicts: meta.conflicts,
+        edited: meta.edited,
+        edits: meta.edits,
+        tree: stored.tree,
+        merge: meta.merge,
+    }
+}
+
+pub fn id_of(name: &HeadName) -> Option<TransactionId> {
+    let last = name.as_bytes().strip_prefix(PREFIX.as_bytes())?;
+    TransactionId::new(std::str::from_utf8(last).ok()?)
+}
+
+/// Ten characters out of 32 each: 50 bits that the system picked.
+pub fn random_id() -> TransactionId {
+    const DIGITS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+    let mut bits = std::hash::RandomState::new().build_hasher().finish();
+    let mut name = String::new();
+    for _ in 0..10 {
+        name.push(char::from(DIGITS[(bits & 31) as usize]));
+        bits >>= 5;
+    }
+    TransactionId::new(&name).expect("letters and digits are legal")
+}

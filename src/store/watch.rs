@@ -1,0 +1,352 @@
+//! Following a branch: every commit of its first-parent chain once, none
+//! missed and none repeated.
+//!
+//! A [`Watch`] keeps no queue of commits: it remembers the last one it went
+//! past and reads history from there, so a slow reader costs nothing. It
+//! sleeps on the [`Hub`], which looks at each watched branch once a change and
+//! wakes only those whose path differs, comparing trees from the root down.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::model::request::{Event, Since, WatchQuery};
+use crate::model::{BranchName, Change, Entry, Mode, ObjectId, TreePath};
+
+use super::engine::HeadName;
+use super::history::Chain;
+use super::{Error, Result, Store, diff, history};
+
+/// One reader of a branch.
+pub struct Watch {
+    store: Arc<Store>,
+    query: WatchQuery,
+    /// The commit gone past last; before the first: nothing.
+    last: Option<ObjectId>,
+    /// Commits to go past, oldest first.
+    pending: VecDeque<ObjectId>,
+    /// The next of `pending` does not continue `last`.
+    reset: bool,
+    /// The deletion of the branch was told, and it was not born again.
+    deleted: bool,
+    /// The present tree is to be told first.
+    current: bool,
+    seat: Seat,
+}
+
+impl Watch {
+    /// Takes a seat before the head is read, so that nothing falls in between.
+    pub fn new(store: Arc<Store>, query: WatchQuery) -> Result<Self> {
+        let path = (!query.unchanged).then(|| query.path.clone());
+        let seat = Seat::take(&store, &query.branch, path)?;
+        let head = store.engine.head(&HeadName::branch(&query.branch))?;
+        let last = match query.since {
+            Since::Now | Since::Current => head,
+            Since::Beginning => None,
+            Since::Commit(id) => {
+                store.objects.commit(&id)?;
+                Some(id)
+            }
+        };
+        Ok(Self {
+            current: query.since == Since::Current && head.is_some(),
+            store,
+            query,
+            last,
+            pending: VecDeque::new(),
+            reset: false,
+            deleted: false,
+            seat,
+        })
+    }
+
+    /// Returns what to wait for once [`Watch::advance`] has nothing more.
+    pub fn bell(&self) -> Arc<Notify> {
+        self.seat.bell.clone()
+    }
+
+    /// Returns the commit to resume after: nothing before the first.
+    pub fn position(&self) -> Option<ObjectId> {
+        self.last
+    }
+
+    /// Returns the next event that is there already; never waits.
+    pub fn advance(&mut self) -> Result<Option<Event>> {
+        if std::mem::take(&mut self.current)
+            && let Some(head) = self.last
+        {
+            let event = self.event(None, head, false)?;
+            if event.is_some() {
+                return Ok(event);
+            }
+        }
+        loop {
+            while let Some(id) = self.pending.pop_front() {
+                let reset = std::mem::take(&mut self.reset);
+                let event = self.event(self.last, id, reset)?;
+                self.last = Some(id);
+                if event.is_some() {
+                    return Ok(event);
+                }
+            }
+            let head = self
+                .store
+                .engine
+                .head(&HeadName::branch(&self.query.branch))?;
+            let Some(head) = head else {
+                return Ok(match self.last {
+                    Some(previous) if !self.deleted => {
+                        self.deleted = true;
+                        Some(Event::Deleted { previous })
+                    }
+                    _ => None,
+                });
+            };
+            self.deleted = false;
+            if self.last == Some(head) {
+                return Ok(None);
+            }
+            let chain = history::first_parents(&self.store.objects, &head, self.last.as_ref())?;
+            match chain {
+                Chain::Found(ids) | Chain::Joined(ids) => self.pending = ids.into(),
+                Chain::Unrelated => {
+                    self.reset = true;
+                    self.pending = [head].into();
+                }
+            }
+            if self.query.latest {
+                self.pending = [head].into();
+            }
+        }
+    }
+
+    /// Makes the event of going from one commit to another; nothing where that
+    /// changes nothing here.
+    fn event(&self, from: Option<ObjectId>, to: ObjectId, reset: bool) -> Result<Option<Event>> {
+        let objects = &self.store.objects;
+        let commit = objects.commit(&to)?;
+        let old = match from {
+            Some(id) => objects.lookup(&objects.commit(&id)?.tree, &self.query.path)?,
+            None => None,
+        };
+        let new = objects.lookup(&commit.tree, &self.query.path)?;
+        let mut changes: Vec<Change> = Vec::new();
+        if old != new {
+            diff::diff(
+                objects,
+                old.as_ref(),
+                new.as_ref(),
+                &self.query.path,
+                &mut |change| {
+                    changes.push(change);
+                    Ok(())
+                },
+            )?;
+        }
+        if changes.is_empty() && !reset && !self.query.unchanged {
+            return Ok(None);
+        }
+        Ok(Some(Event::Commit {
+            commit: Box::new(commit),
+            previous: from,
+            reset,
+            changes,
+        }))
+    }
+}
+
+/// Wakes the watches of one store.
+#[derive(Default)]
+pub struct Hub {
+    branches: Mutex<HashMap<BranchName, Watched>>,
+}
+
+/// One branch somebody watches.
+struct Watched {
+    /// The head at the last look.
+    head: Option<ObjectId>,
+    root: Place,
+    /// Readers of every move, whatever it changes.
+    every: Vec<Arc<Notify>>,
+    readers: usize,
+}
+
+/// The readers of one path, and of those below it.
+#[derive(Default)]
+struct Place {
+    bells: Vec<Arc<Notify>>,
+    below: HashMap<Vec<u8>, Place>,
+}
+
+impl Hub {
+    fn branches(&self) -> MutexGuard<'_, HashMap<BranchName, Watched>> {
+        // A panic elsewhere leaves the map whole: each change is one call.
+        self.branches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A reader's place in the hub, given up when it is dropped.
+struct Seat {
+    store: Arc<Store>,
+    branch: BranchName,
+    /// Nothing: every move.
+    path: Option<TreePath>,
+    bell: Arc<Notify>,
+}
+
+impl Seat {
+    fn take(store: &Arc<Store>, branch: &BranchName, path: Option<TreePath>) -> Result<Self> {
+        let head = store.engine.head(&HeadName::branch(branch))?;
+        let bell = Arc::new(Notify::new());
+        let mut branches = store.hub.branches();
+        let watched = branches.entry(branch.clone()).or_insert_with(|| Watched {
+            head,
+            root: Place::default(),
+            every: Vec::new(),
+            readers: 0,
+        });
+        watched.readers += 1;
+        match &path {
+            None => watched.every.push(bell.clone()),
+            Some(path) => {
+                let mut place = &mut watched.root;
+                for step in path.steps() {
+                    place = place.below.entry(step.to_vec()).or_default();
+                }
+                place.bells.push(bell.clone());
+            }
+        }
+        drop(branches);
+        Ok(Self {
+            store: store.clone(),
+            branch: branch.clone(),
+            path,
+            bell,
+        })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut branches = self.store.hub.branches();
+        let Some(watched) = branches.get_mut(&self.branch) else {
+            return;
+        };
+        watched.readers -= 1;
+        if watched.readers == 0 {
+            branches.remove(&self.branch);
+            return;
+        }
+        match &self.path {
+            None => watched
+                .every
+                .retain(|other| !Arc::ptr_eq(other, &self.bell)),
+            Some(path) => {
+                let steps: Vec<&[u8]> = path.steps().collect();
+                watched.root.leave(&steps, &self.bell);
+            }
+        }
+    }
+}
+
+impl Place {
+    fn leave(&mut self, steps: &[&[u8]], bell: &Arc<Notify>) {
+        match steps.split_first() {
+            None => self.bells.retain(|other| !Arc::ptr_eq(other, bell)),
+            Some((step, rest)) => {
+                if let Some(place) = self.below.get_mut(*step) {
+                    place.leave(rest, bell);
+                    if place.bells.is_empty() && place.below.is_empty() {
+                        self.below.remove(*step);
+                    }
+                }
+            }
+        }
+    }
+
+    fn ring_all(&self) {
+        for bell in &self.bells {
+            bell.notify_one();
+        }
+        for place in self.below.values() {
+            place.ring_all();
+        }
+    }
+
+    /// Rings where two trees differ, looking only below what does.
+    fn ring(&self, store: &Store, old: Option<Entry>, new: Option<Entry>) -> Result<()> {
+        if old == new {
+            return Ok(());
+        }
+        for bell in &self.bells {
+            bell.notify_one();
+        }
+        if self.below.is_empty() {
+            return Ok(());
+        }
+        let tree = |entry: Option<Entry>| match entry {
+            Some(entry) if entry.mode.is_dir() => store.objects.tree(&entry.id).map(Some),
+            _ => Ok(None),
+        };
+        let (old, new) = (tree(old)?, tree(new)?);
+        for (name, place) in &self.below {
+            let at = |tree: &Option<Arc<super::objects::Tree>>| tree.as_ref()?.get(name);
+            place.ring(store, at(&old), at(&new))?;
+        }
+        Ok(())
+    }
+}
+
+impl Store {
+    /// Looks at every watched branch and wakes whom a change concerns. Called
+    /// by the store's owner whenever the engine says that heads may have moved.
+    pub fn look(&self) -> Result<()> {
+        let names: Vec<BranchName> = self.hub.branches().keys().cloned().collect();
+        for name in names {
+            let head = self.engine.head(&HeadName::branch(&name))?;
+            let mut branches = self.hub.branches();
+            let Some(watched) = branches.get_mut(&name) else {
+                continue;
+            };
+            let before = std::mem::replace(&mut watched.head, head);
+            if before == head {
+                continue;
+            }
+            for bell in &watched.every {
+                bell.notify_one();
+            }
+            let root = |id: Option<ObjectId>| -> Result<Option<Entry>, Error> {
+                id.map(|id| {
+                    Ok(Entry {
+                        mode: Mode::DIR,
+                        id: self.objects.commit(&id)?.tree,
+                    })
+                })
+                .transpose()
+            };
+            // Births, deaths and heads that cannot be read concern everybody.
+            match (root(before), root(head)) {
+                (Ok(Some(old)), Ok(Some(new))) if !self.moved_aside(before, head) => {
+                    if watched.root.ring(self, Some(old), Some(new)).is_err() {
+                        watched.root.ring_all();
+                    }
+                }
+                _ => watched.root.ring_all(),
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells whether a head went elsewhere than to a child of the one before:
+    /// what lies between the two may concern a path that is equal in both.
+    fn moved_aside(&self, before: Option<ObjectId>, head: Option<ObjectId>) -> bool {
+        let (Some(before), Some(head)) = (before, head) else {
+            return true;
+        };
+        match self.objects.commit(&head) {
+            Ok(commit) => commit.parents.first() != Some(&before),
+            Err(_) => true,
+        }
+    }
+}
