@@ -10,6 +10,7 @@ mod engine_contract;
 mod engine_subject;
 mod history;
 mod layering;
+mod refs;
 mod manual;
 mod merge;
 mod sandbox;
