@@ -5,12 +5,25 @@
 //! - Everything stays readable and writable for stock git, at any time, in any
 //!   number of processes.
 
+mod bulk;
+mod claim;
 mod deltas;
 mod durable;
+mod folders;
 mod init;
+mod lock;
 mod loose;
+mod moves;
+mod notice;
 mod objects;
+mod pack;
+mod packed;
+mod recovery;
+mod reflog;
+mod refs;
+mod settings;
 mod stream;
+mod turn;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -21,12 +34,16 @@ use crate::store::engine::{
 };
 use crate::store::{Error, Result};
 
+use bulk::GitBulk;
 use durable::{Keeping, Shared};
-use loose::{Loose, Received};
+use loose::{Blob, Loose};
 use objects::Objects;
+use refs::Refs;
 
 /// Packs that one repository may have: gix reserves a slot for each.
 const PACK_SLOTS: u16 = 4096;
+/// A batch of so many objects is written as a pack.
+const BULK_FROM: usize = 200;
 
 /// A Git repository.
 pub struct Git {
@@ -35,6 +52,7 @@ pub struct Git {
     hash: HashKind,
     objects: Objects,
     loose: Loose,
+    refs: Refs,
 }
 
 impl Git {
@@ -63,6 +81,7 @@ impl Git {
             hash,
             objects: Objects::new(repo.objects.store(), hash, dir)?,
             loose,
+            refs: Refs::open(&absolute(repo.git_dir())?, &common, hash, durability)?,
         })
     }
 
@@ -91,7 +110,8 @@ impl Engine for Git {
 
     fn is_read_only(&self) -> bool {
         use rustix::fs::{Access, access};
-        access(&self.loose.dir, Access::WRITE_OK | Access::EXEC_OK).is_err()
+        self.refs.is_read_only()
+            || access(&self.loose.dir, Access::WRITE_OK | Access::EXEC_OK).is_err()
     }
 
     fn find(&self, id: &ObjectId, buffer: &mut Vec<u8>) -> Result<Option<ObjectKind>> {
@@ -111,6 +131,13 @@ impl Engine for Git {
     }
 
     fn write(&self, objects: &[Object]) -> Result<()> {
+        if objects.len() >= BULK_FROM {
+            let mut bulk = GitBulk::new(&self.objects, &self.loose);
+            for object in objects {
+                bulk.add_object(object.clone())?;
+            }
+            return Box::new(bulk).finish();
+        }
         self.loose.write(
             objects
                 .iter()
@@ -120,11 +147,11 @@ impl Engine for Git {
 
     fn put(&self, reader: &mut dyn Read, size: Option<u64>) -> Result<ObjectId> {
         match self.loose.receive(reader, size)? {
-            Received::Small(object) => {
+            Blob::Small(object) => {
                 self.write(std::slice::from_ref(&object))?;
                 Ok(object.id)
             }
-            Received::Large(id, file) => {
+            Blob::Large(id, file) => {
                 if !self.objects.keep_alive(&id) {
                     self.loose.place(&id, file)?;
                 }
@@ -134,31 +161,43 @@ impl Engine for Git {
     }
 
     fn bulk(&self) -> Result<Box<dyn Bulk + '_>> {
-        Err(Error::Unsupported("bulk writes are not there yet".into()))
+        Ok(Box::new(GitBulk::new(&self.objects, &self.loose)))
     }
 
-    fn head(&self, _: &HeadName) -> Result<Option<ObjectId>> {
-        Err(Error::Unsupported("heads are not there yet".into()))
+    fn head(&self, name: &HeadName) -> Result<Option<ObjectId>> {
+        self.refs.head(name)
     }
 
-    fn heads(&self, _: &str) -> Result<Heads> {
-        Err(Error::Unsupported("heads are not there yet".into()))
+    fn heads(&self, prefix: &str) -> Result<Heads> {
+        self.refs.heads(prefix)
     }
 
-    fn move_heads(&self, _: &[HeadMove], _: &MoveNote, _: &[Object]) -> Result<()> {
-        Err(Error::Unsupported("heads are not there yet".into()))
+    fn move_heads(&self, moves: &[HeadMove], note: &MoveNote, fresh: &[Object]) -> Result<()> {
+        self.refs.move_heads(moves, note, &mut || {
+            for object in fresh {
+                if !self.objects.keep_alive_thorough(&object.id)? {
+                    self.loose.write([object])?;
+                }
+            }
+            for id in moves.iter().filter_map(|wanted| wanted.new) {
+                if self.header(&id)?.is_none() {
+                    return Err(Error::NotFound(format!("object {id}")));
+                }
+            }
+            Ok(())
+        })
     }
 
     fn turn(&self) -> Result<Box<dyn Send + '_>> {
-        Err(Error::Unsupported("heads are not there yet".into()))
+        Ok(Box::new(self.refs.turn()?))
     }
 
-    fn is_checked_out(&self, _: &HeadName) -> Result<bool> {
-        Err(Error::Unsupported("heads are not there yet".into()))
+    fn is_checked_out(&self, name: &HeadName) -> Result<bool> {
+        self.refs.is_checked_out(name)
     }
 
     fn changes(&self) -> Result<tokio::sync::watch::Receiver<u64>> {
-        Err(Error::Unsupported("heads are not there yet".into()))
+        self.refs.changes()
     }
 }
 

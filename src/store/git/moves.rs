@@ -1,0 +1,552 @@
+//! Moving heads: by compare-and-swap, all of a call or none.
+//!
+//! The protocol is Git's, so git and dk exclude each other: lock every ref (in
+//! order of the names, so that two movers cannot wait for each other), read
+//! what it holds now, write, rename into place; for deletions hold
+//! `packed-refs.lock` from before the packed line goes until after the file went.
+//!
+//! Up to the first rename nothing is done and every error undoes all. Several
+//! heads at once are decided by an intent, synced before the first rename; from
+//! there on they will all move: through this process, or through the next one
+//! that writes (see `recovery`). New values go in before old names go away, so
+//! that a rename never leaves a commit without a name.
+//!
+//! Lock order: refs by name, then `packed-refs`, then the lock of the cache.
+
+use std::collections::{BTreeSet, HashSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::model::ObjectId;
+use crate::model::request::Expect;
+use crate::model::text::quote;
+use crate::store::engine::{Durability, Expected, HeadMove, HeadName, MoveNote};
+use crate::store::{Error, Result};
+
+use super::folders::{make_dirs, prune_above, remove_empty_dirs, sync_dir};
+use super::lock::{Lock, Owner, Staged, Taken, lock_path, random};
+use super::refs::Refs;
+
+/// How many files or directories are synced at the same time.
+const SYNCS: usize = 8;
+
+/// One head on its way.
+pub(super) struct Plan {
+    /// The ref that changes: where symbolic refs led.
+    pub target: Vec<u8>,
+    pub old: Option<ObjectId>,
+    pub new: Option<ObjectId>,
+    pub lock: Option<Lock>,
+}
+
+/// Heads that move together.
+pub(super) struct Batch<'a> {
+    refs: &'a Refs,
+    pub plans: Vec<Plan>,
+    /// `packed-refs.lock`, and what is to replace the file.
+    packed: Option<(Lock, Option<Staged>)>,
+    /// Directories with a changed entry, to be synced.
+    changed: BTreeSet<PathBuf>,
+}
+
+/// Until when to wait for a lock; `None`: for ever.
+pub(super) type Deadline = Option<Instant>;
+
+impl Refs {
+    /// Moves heads, all or none, each by compare-and-swap; durable on return.
+    ///
+    /// `recheck` is called when all locks are held and all heads are as
+    /// expected, before anything is changed; its error leaves all as it was.
+    pub fn move_heads(
+        &self,
+        moves: &[HeadMove],
+        note: &MoveNote,
+        recheck: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<()> {
+        if moves.is_empty() {
+            return recheck();
+        }
+        self.writable()?;
+        self.sweep();
+        let deadline = self.deadline();
+        loop {
+            if self.try_moves(moves, note, recheck, deadline)? {
+                return Ok(());
+            }
+            if deadline.is_some_and(|end| Instant::now() > end) {
+                return Err(Error::Busy(format!(
+                    "{} is a symbolic ref that keeps changing",
+                    moves[0].name
+                )));
+            }
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Deadline {
+        self.settings()
+            .lock_timeout
+            .map(|limit| Instant::now() + limit)
+    }
+
+    /// Returns false where a symbolic ref changed on the way.
+    fn try_moves(
+        &self,
+        moves: &[HeadMove],
+        note: &MoveNote,
+        recheck: &mut dyn FnMut() -> Result<()>,
+        deadline: Deadline,
+    ) -> Result<bool> {
+        let mut asked = Vec::with_capacity(moves.len());
+        for head in moves {
+            asked.push((self.resolve(head.name.as_bytes())?.0, head));
+        }
+        asked.sort_by(|a, b| a.0.cmp(&b.0));
+        if let Some(pair) = asked.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            return Err(Error::Invalid(format!(
+                "{} is to move twice at once",
+                quote(&pair[0].0)
+            )));
+        }
+        let owner = match asked.len() {
+            1 => self.locks.owner()?,
+            _ => self.locks.new_owner()?,
+        };
+        let mut batch = Batch::new(self);
+        let done = batch.run(&asked, &owner, note, recheck, deadline);
+        // Locks are given up here, and folders made for them go with them.
+        batch.close();
+        done
+    }
+
+    /// Locks FILE by creating FILE.lock with this content, waiting for others.
+    pub(super) fn lock_file(
+        &self,
+        owner: &Arc<Owner>,
+        path: &Path,
+        content: Vec<u8>,
+    ) -> Result<Lock> {
+        let staged = self.locks.stage(owner, content)?;
+        self.take_lock(staged, path, self.deadline(), &mut BTreeSet::new(), || None)
+    }
+
+    /// Turns staged content into the lock on `path`. Directories that got new
+    /// entries are added to `changed`; `above` tells what error a file in the
+    /// place of a directory is.
+    fn take_lock(
+        &self,
+        mut staged: Staged,
+        path: &Path,
+        deadline: Deadline,
+        changed: &mut BTreeSet<PathBuf>,
+        above: impl Fn() -> Option<Error>,
+    ) -> Result<Lock> {
+        let lock_path = lock_path(path);
+        let mut pause = Pause::default();
+        loop {
+            staged = match self.locks.take(staged, &lock_path)? {
+                Taken::Yes(lock) => return Ok(lock),
+                Taken::Held(staged) => {
+                    let holder = self.locks.holder(&lock_path);
+                    if holder.map_or(Ok(false), |holder| self.recover(&holder))? {
+                        pause = Pause::default();
+                    }
+                    staged
+                }
+                Taken::NoParent(staged) => {
+                    match make_dirs(path.parent().unwrap_or(path)) {
+                        Ok(made) => changed.extend(made),
+                        Err(Error::Io { source, .. })
+                            if source.kind() == io::ErrorKind::NotADirectory =>
+                        {
+                            above().map_or(Ok(()), Err)?;
+                        }
+                        Err(error) => return Err(error),
+                    }
+                    // Somebody may prune what was just made: try again, within limits.
+                    staged
+                }
+                Taken::FileAbove(staged) => {
+                    above().map_or(Ok(()), Err)?;
+                    staged
+                }
+            };
+            if deadline.is_some_and(|end| Instant::now() > end) {
+                return Err(busy(&lock_path));
+            }
+            pause.wait();
+        }
+    }
+}
+
+fn busy(lock: &Path) -> Error {
+    Error::Busy(format!(
+        "{} is held by another process; if no git or dk is running there, remove that file",
+        lock.display()
+    ))
+}
+
+impl<'a> Batch<'a> {
+    pub fn new(refs: &'a Refs) -> Self {
+        Self {
+            refs,
+            plans: Vec::new(),
+            packed: None,
+            changed: BTreeSet::new(),
+        }
+    }
+
+    fn run(
+        &mut self,
+        asked: &[(Vec<u8>, &HeadMove)],
+        owner: &Arc<Owner>,
+        note: &MoveNote,
+        recheck: &mut dyn FnMut() -> Result<()>,
+        deadline: Deadline,
+    ) -> Result<bool> {
+        self.lock(asked, owner, deadline)?;
+        for (plan, (target, head)) in self.plans.iter_mut().zip(asked) {
+            let (now, current) = self.refs.resolve(head.name.as_bytes())?;
+            if now != *target {
+                return Ok(false);
+            }
+            plan.old = current;
+            compare(head, current)?;
+        }
+        self.make_room(deadline)?;
+        self.lock_packed(owner)?;
+        recheck()?;
+        self.plans.retain(|plan| plan.old != plan.new);
+        for plan in &self.plans {
+            let via = asked.iter().find(|(target, _)| *target == plan.target);
+            let via = via.map_or(&plan.target[..], |(_, head)| head.name.as_bytes());
+            self.refs.log_move(via, plan, note)?;
+        }
+        self.commit(owner)?;
+        Ok(true)
+    }
+
+    fn lock(
+        &mut self,
+        asked: &[(Vec<u8>, &HeadMove)],
+        owner: &Arc<Owner>,
+        deadline: Deadline,
+    ) -> Result<()> {
+        let refs = self.refs;
+        let stage = |(_, head): &(Vec<u8>, &HeadMove)| {
+            let content = head.new.map_or_else(String::new, |id| format!("{id}\n"));
+            refs.locks.stage(owner, content.into_bytes())
+        };
+        let staged = if refs.durability == Durability::Strict {
+            side_by_side(asked, stage)
+        } else {
+            asked.iter().map(stage).collect()
+        };
+        for (staged, (target, head)) in staged.into_iter().zip(asked) {
+            let above = || refs.ref_above(target).transpose();
+            let lock = refs.take_lock(
+                staged?,
+                &refs.path(target),
+                deadline,
+                &mut self.changed,
+                || above().map(|found| found.map_or_else(|e| e, |it| in_the_way(target, &it))),
+            )?;
+            self.plans.push(Plan {
+                target: target.clone(),
+                old: None,
+                new: head.new,
+                lock: Some(lock),
+            });
+        }
+        Ok(())
+    }
+
+    /// Checks that the new names can stand beside those there are, and removes
+    /// empty folders that stand where their files will.
+    fn make_room(&self, deadline: Deadline) -> Result<()> {
+        let writes = self.plans.iter().filter(|plan| plan.new.is_some());
+        let names: HashSet<&[u8]> = writes.clone().map(|plan| &plan.target[..]).collect();
+        for plan in writes {
+            if plan.old.is_none() {
+                let mut above = prefixes(&plan.target);
+                if let Some(other) = above.find(|above| names.contains(above)) {
+                    return Err(in_the_way(&plan.target, other));
+                }
+                if let Some(other) = self.refs.ref_above(&plan.target)? {
+                    return Err(in_the_way(&plan.target, &other));
+                }
+            }
+            let path = self.refs.path(&plan.target);
+            if plan.old.is_some() && !path.is_dir() {
+                continue;
+            }
+            let mut pause = Pause::default();
+            loop {
+                let free = !path.is_dir() || remove_empty_dirs(&path);
+                if let Some(other) = self.refs.ref_below(&plan.target)? {
+                    return Err(in_the_way(&plan.target, &other));
+                }
+                if free {
+                    break;
+                }
+                // Somebody holds a lock in there.
+                if deadline.is_some_and(|end| Instant::now() > end) {
+                    return Err(Error::Busy(format!("{} is in use", path.display())));
+                }
+                pause.wait();
+            }
+        }
+        Ok(())
+    }
+
+    /// Locks `packed-refs` where heads are deleted, and prepares it without them.
+    pub fn lock_packed(&mut self, owner: &Arc<Owner>) -> Result<()> {
+        let deleted = self
+            .plans
+            .iter()
+            .filter(|plan| plan.new.is_none() && plan.old.is_some());
+        let names: Vec<&[u8]> = deleted.map(|plan| &plan.target[..]).collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        // Also where it has none of them: no packer may bring one back.
+        let path = self.refs.packed_path();
+        let lock = self.refs.lock_file(owner, &path, Vec::new())?;
+        let rest = self.refs.packed()?.without(&names)?;
+        let rest = rest
+            .map(|text| self.refs.locks.stage(owner, text))
+            .transpose()?;
+        self.packed = Some((lock, rest));
+        Ok(())
+    }
+
+    fn commit(&mut self, owner: &Arc<Owner>) -> Result<()> {
+        if self.plans.is_empty() {
+            return Ok(());
+        }
+        let several = self.plans.len() > 1;
+        if several {
+            if self.refs.durability == Durability::Strict {
+                // The locks are what recovery goes by.
+                self.changed
+                    .extend(self.plans.iter().map(|plan| self.refs.folder(&plan.target)));
+                self.sync()?;
+            }
+            let written = self
+                .refs
+                .locks
+                .write_intent(owner, &super::recovery::intent(&self.plans));
+            if let Err(error) = written {
+                owner.withdraw_intent()?;
+                return Err(error);
+            }
+        }
+        let mut begun = false;
+        let applied = self.apply(&mut begun);
+        if begun {
+            self.refs.notice.bump();
+        }
+        if applied.is_err() && several && (begun || owner.withdraw_intent().is_err()) {
+            owner.abandon();
+        }
+        applied
+    }
+
+    /// Puts every head in its place, and syncs. `begun` is set when the first is.
+    pub fn apply(&mut self, begun: &mut bool) -> Result<()> {
+        let refs = self.refs;
+        for plan in &mut self.plans {
+            let (Some(_), Some(lock)) = (plan.new, &mut plan.lock) else {
+                continue;
+            };
+            let path = refs.path(&plan.target);
+            lock.commit(&path)
+                .or_else(|error| {
+                    // A folder came back; if it is empty it goes again.
+                    if !path.is_dir() || !remove_empty_dirs(&path) {
+                        return Err(error);
+                    }
+                    lock.commit(&path)
+                })
+                .map_err(Error::io(format!("cannot write {}", path.display())))?;
+            *begun = true;
+            self.changed.insert(refs.folder(&plan.target));
+        }
+        if let Some((_, rest)) = &mut self.packed
+            && let Some(rest) = rest.take()
+        {
+            let path = refs.packed_path();
+            rest.put(&path)
+                .map_err(Error::io(format!("cannot write {}", path.display())))?;
+            *begun = true;
+            if refs.durability == Durability::Strict {
+                // Before the files: or a crash could bring back what they hid.
+                sync_dir(&refs.common_dir).map_err(Error::io(format!(
+                    "cannot sync {}",
+                    refs.common_dir.display()
+                )))?;
+            }
+        }
+        for plan in self.plans.iter().filter(|plan| plan.new.is_none()) {
+            let path = refs.path(&plan.target);
+            match fs::remove_file(&path) {
+                Err(error) if !is_absent(&error) && !path.is_dir() => {
+                    return Err(Error::io(format!("cannot remove {}", path.display()))(
+                        error,
+                    ));
+                }
+                _ => *begun = true,
+            }
+            self.changed.insert(refs.folder(&plan.target));
+            refs.drop_log(&plan.target);
+        }
+        self.sync()
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        let changed: Vec<PathBuf> = std::mem::take(&mut self.changed).into_iter().collect();
+        if self.refs.durability != Durability::Strict {
+            return Ok(());
+        }
+        let synced = side_by_side(&changed, |dir| match sync_dir(dir) {
+            // Pruned since: the sync of the one above tells.
+            Err(error) if !is_absent(&error) => {
+                Err(Error::io(format!("cannot sync {}", dir.display()))(error))
+            }
+            _ => Ok(()),
+        });
+        synced.into_iter().collect()
+    }
+
+    /// Gives up all locks, and removes folders that nothing is in.
+    pub fn close(self) {
+        drop(self.packed);
+        for mut plan in self.plans {
+            let done = plan.lock.take();
+            drop(done);
+            let path = self.refs.path(&plan.target);
+            if plan.new.is_none() || !path.exists() {
+                prune_above(&path, &plan.target);
+            }
+        }
+    }
+}
+
+impl Refs {
+    fn folder(&self, name: &[u8]) -> PathBuf {
+        let path = self.path(name);
+        path.parent().map_or_else(|| path.clone(), Path::to_owned)
+    }
+
+    /// Returns a ref whose name is the beginning of this one, up to a slash.
+    fn ref_above(&self, name: &[u8]) -> Result<Option<Vec<u8>>> {
+        for above in prefixes(name) {
+            if self.value(above)?.is_some() {
+                return Ok(Some(above.to_vec()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns a ref whose name begins with this one and a slash.
+    fn ref_below(&self, name: &[u8]) -> Result<Option<Vec<u8>>> {
+        let folder = [name, b"/"].concat();
+        if self.path(name).is_dir() {
+            let mut found = Vec::new();
+            self.walk(&folder, &mut found)?;
+            if let Some((name, _)) = found.pop() {
+                return Ok(Some(name));
+            }
+        }
+        let packed = self.packed()?;
+        let first = packed.with_prefix(&folder).next().transpose()?;
+        Ok(first.map(|(name, _)| name.to_vec()))
+    }
+}
+
+fn compare(head: &HeadMove, actual: Option<ObjectId>) -> Result<()> {
+    let expected = match head.expected {
+        Expected::Id(id) if actual != Some(id) => Expect::Head(id),
+        Expected::Missing if actual.is_some() => Expect::Unborn,
+        _ => return Ok(()),
+    };
+    Err(Error::HeadMoved {
+        name: short(head.name.as_bytes()),
+        expected,
+        actual,
+    })
+}
+
+/// A branch without `refs/heads/`, another ref in full.
+fn short(name: &[u8]) -> String {
+    quote(name.strip_prefix(b"refs/heads/").unwrap_or(name)).to_string()
+}
+
+fn in_the_way(new: &[u8], old: &[u8]) -> Error {
+    let what = |name: &[u8]| match HeadName::from_full(name) {
+        Some(_) if name.starts_with(b"refs/heads/") => format!("branch {}", short(name)),
+        _ => short(name),
+    };
+    Error::Exists(format!("cannot create {}: {}", what(new), what(old)))
+}
+
+/// The names that would have to be folders for `name` to be a file, below the
+/// first two parts.
+fn prefixes(name: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let slashes = name.iter().enumerate().filter(|(_, b)| **b == b'/');
+    slashes.skip(1).map(|(slash, _)| &name[..slash])
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    use io::ErrorKind as K;
+    matches!(error.kind(), K::NotFound | K::NotADirectory)
+}
+
+/// Does the same for all, several at a time: syncs wait for the disk, together.
+fn side_by_side<T: Sync, R: Send>(all: &[T], each: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    if all.len() < 2 {
+        return all.iter().map(each).collect();
+    }
+    let share = all.len().div_ceil(SYNCS);
+    thread::scope(|scope| {
+        let each = &each;
+        let parts: Vec<_> = all
+            .chunks(share)
+            .map(|part| scope.spawn(move || part.iter().map(each).collect::<Vec<R>>()))
+            .collect();
+        parts
+            .into_iter()
+            .flat_map(|part| {
+                part.join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })
+            .collect()
+    })
+}
+
+/// Pauses between two looks at a lock: from half a millisecond to 50, each of
+/// random length, so that many do not look at once.
+struct Pause {
+    limit: Duration,
+}
+
+impl Default for Pause {
+    fn default() -> Self {
+        Self {
+            limit: Duration::from_micros(500),
+        }
+    }
+}
+
+impl Pause {
+    fn wait(&mut self) {
+        let whole = u64::try_from(self.limit.as_micros()).unwrap_or(u64::MAX);
+        thread::sleep(Duration::from_micros(
+            whole / 2 + random() % (whole / 2 + 1),
+        ));
+        self.limit = (self.limit * 2).min(Duration::from_millis(50));
+    }
+}
