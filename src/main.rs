@@ -1,1 +1,106 @@
-fn main() {}
+//! Parses the command line, runs one command, and turns its error into an
+//! exit status.
+//!
+//! SIGINT and SIGTERM drop the command's future, so that whatever it holds is
+//! cleaned up, and then end the process as the signal does by itself. SIGPIPE
+//! stays ignored: a reader of stdout that went away is an error like any
+//! other, and ends the run quietly.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use datakit::commands::{self, Cli};
+use datakit::ui::{Exit, Ui};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// How long blocking work may go on after a signal before it is abandoned.
+const GRACE: Duration = Duration::from_millis(250);
+
+/// How a command ended.
+enum End {
+    Returned(anyhow::Result<()>),
+    Signal(i32),
+}
+
+fn main() -> ExitCode {
+    commands::complete();
+    let cli = Cli::parse();
+    let ui = cli.global.ui();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = match runtime.context("cannot start the asynchronous runtime") {
+        Ok(runtime) => runtime,
+        Err(error) => return report(&ui, error),
+    };
+    match runtime.block_on(run(&ui, cli)) {
+        // Work that nobody waits for (a read of stdin) must not hold the exit up.
+        End::Returned(result) => {
+            runtime.shutdown_background();
+            match result {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => report(&ui, error),
+            }
+        }
+        End::Signal(number) => {
+            runtime.shutdown_timeout(GRACE);
+            // Only fails for a signal that cannot be caught.
+            let _ = signal_hook::low_level::emulate_default_handler(number);
+            ExitCode::from(u8::try_from(128 + number).unwrap_or(1))
+        }
+    }
+}
+
+/// Runs the command until it is done or a signal ends it.
+async fn run(ui: &Ui, cli: Cli) -> End {
+    let signals = async {
+        // A second signal ends a process that does not listen any more.
+        let again = Arc::new(AtomicBool::new(false));
+        for number in [SIGINT, SIGTERM] {
+            signal_hook::flag::register_conditional_default(number, Arc::clone(&again))?;
+            signal_hook::flag::register(number, Arc::clone(&again))?;
+        }
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        loop {
+            let number = tokio::select! {
+                _ = interrupt.recv() => SIGINT,
+                _ = terminate.recv() => SIGTERM,
+            };
+            if number == SIGINT && commands::interrupts_are_held() {
+                again.store(false, Ordering::SeqCst);
+                continue;
+            }
+            return std::io::Result::Ok(number);
+        }
+    };
+    tokio::select! {
+        biased;
+        number = signals => match number {
+            Ok(number) => End::Signal(number),
+            Err(error) => End::Returned(Err(error).context("cannot listen for signals")),
+        },
+        result = commands::run(ui, cli) => End::Returned(result),
+    }
+}
+
+/// Prints an error, and returns the status it stands for.
+fn report(ui: &Ui, error: anyhow::Error) -> ExitCode {
+    if ui.is_closed() {
+        return ExitCode::SUCCESS;
+    }
+    let status = commands::exit_status(&error);
+    let cause = match error.downcast::<Exit>() {
+        Ok(exit) => exit.cause,
+        Err(error) => Some(error),
+    };
+    if let Some(error) = cause {
+        ui.error(&error, commands::hint(&error));
+    }
+    ExitCode::from(status)
+}

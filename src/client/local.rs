@@ -16,7 +16,8 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::client::*;
 use crate::model::{Entry, HashKind, Mode, State, Time};
-use crate::store::engine::{Durability, Engine, Repository};
+pub use crate::store::engine::Durability;
+use crate::store::engine::{Engine, Repository};
 use crate::store::{self, Store, diff, fsck, history, rev, walk, watch};
 
 /// How a local store is opened.
@@ -637,7 +638,7 @@ async fn follow(
     let bell = watch.bell();
     loop {
         let (back, next) = spawn_blocking(move || {
-            let next = watch.next();
+            let next = watch.advance();
             (watch, next)
         })
         .await

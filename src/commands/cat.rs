@@ -1,11 +1,99 @@
-//! `dk cat`.
+//! `dk cat`: the bytes of files.
 
-use crate::commands::Session;
+use std::io::{self, Read, Write as _};
+
+use crate::client::At;
+use crate::commands::{Session, blocking, completions, parse};
+use crate::model::text::JsonBytes;
+use crate::model::{ObjectId, RevPath, TreePath};
+use crate::ui::{Exit, Ui};
 
 /// Write files to stdout
+///
+/// Files are written one after the other, byte for byte and without being held
+/// in memory; of a symbolic link the target is written. A file that cannot be
+/// read is reported, the others are written, and the exit status is that of
+/// the first failure.
 #[derive(clap::Args, Debug)]
-pub struct Args {}
+#[command(after_help = "Examples:
+  dk cat master:README.md
+  dk cat master~1:config.json master:config.json
 
-pub(super) async fn run(_session: &Session, _args: Args) -> anyhow::Result<()> {
-    anyhow::bail!("dk cat is not built yet")
+JSON:
+  {\"commit\", \"path\", \"content\"}
+  the whole file is held in memory; bytes that are not UTF-8 are {\"base64\": …}")]
+pub struct Args {
+    /// A revision, and a file in it
+    #[arg(value_name = "REV:PATH", required = true, value_parser = parse::rev_path(),
+          add = completions::rev_path())]
+    files: Vec<RevPath>,
+}
+
+/// How many bytes are read at once.
+const PIECE: usize = 128 * 1024;
+
+/// One file, for JSON.
+#[derive(serde::Serialize)]
+struct File<'a> {
+    /// Absent where the file is not read from a commit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    commit: Option<ObjectId>,
+    path: &'a TreePath,
+    content: JsonBytes<'a>,
+}
+
+pub(super) async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
+    let mut failed = None;
+    for file in &args.files {
+        let written = match session.resolve(&file.rev).await {
+            Ok(commit) => write(session, &At::Commit(commit), &file.path).await,
+            Err(error) => Err(error),
+        };
+        let Err(error) = written else { continue };
+        if args.files.len() == 1 || session.ui.is_closed() {
+            return Err(error);
+        }
+        session.ui.error(&error, super::hint(&error));
+        failed.get_or_insert(super::exit_status(&error));
+    }
+    match failed {
+        Some(status) => Err(Exit::quiet(status).into()),
+        None => Ok(()),
+    }
+}
+
+/// Writes one file of any tree to stdout.
+pub(super) async fn write(session: &Session, at: &At, path: &TreePath) -> anyhow::Result<()> {
+    let reader = session.client.open(at, path).await?;
+    let (ui, at, path) = (session.ui.clone(), at.clone(), path.clone());
+    blocking(move || copy(&ui, reader, &at, &path)).await
+}
+
+fn copy(ui: &Ui, mut reader: Box<dyn Read + Send>, at: &At, path: &TreePath) -> anyhow::Result<()> {
+    if ui.json {
+        let mut content = Vec::new();
+        reader.read_to_end(&mut content)?;
+        let record = File {
+            commit: match at {
+                At::Commit(commit) => Some(*commit),
+                At::Tree(_) | At::Transaction(_) => None,
+            },
+            path,
+            content: JsonBytes(&content),
+        };
+        return ui.show(&record, |_, _| Ok(()));
+    }
+    let mut out = ui.content();
+    let mut piece = vec![0; PIECE];
+    loop {
+        match reader.read(&mut piece) {
+            Ok(0) => break,
+            Ok(length) => out.write_all(&piece[..length])?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+            Err(error) => {
+                return Err(anyhow::Error::new(error).context(format!("cannot read {path}")));
+            }
+        }
+    }
+    Ok(out.flush()?)
 }

@@ -1,11 +1,81 @@
-//! `dk import`.
+//! `dk import`: a folder or a tar stream in one commit.
 
-use crate::commands::Session;
+use std::path::PathBuf;
 
-/// Read a folder or a tar stream into one commit
+use anyhow::Context as _;
+
+use crate::client::{At, Edit};
+use crate::commands::parse::BranchPath;
+use crate::commands::source::Tree;
+use crate::commands::{Session, commit, completions, parse};
+use crate::model::TreePath;
+
+/// Write a folder or a tar stream in one commit
+///
+/// Adds and replaces files below PATH; --replace also removes what is not
+/// there any more. Symbolic links and the executable bit are kept, empty
+/// folders and .git are not, and what is neither file, folder nor link is
+/// refused. Whatever goes wrong, a truncated archive included, nothing is
+/// changed. Prints the commit.
+///
+/// With --json: {"commit": ID}.
 #[derive(clap::Args, Debug)]
-pub struct Args {}
+#[command(after_help = "Examples:
+  dk import web:site ./public
+  tar c site | dk import web -
+  dk import --replace --no-empty web:site ./public   make the two equal")]
+pub struct Args {
+    /// The branch, and where in it
+    #[arg(value_name = "BRANCH[:PATH]", value_parser = parse::branch_path(), add = completions::rev_path())]
+    to: BranchPath,
+    /// What to import; with -: a tar stream on standard input
+    #[arg(value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+    dir: PathBuf,
+    /// Remove everything else below PATH
+    #[arg(long)]
+    replace: bool,
+    #[command(flatten)]
+    commit: commit::Flags,
+}
 
-pub(super) async fn run(_session: &Session, _args: Args) -> anyhow::Result<()> {
-    anyhow::bail!("dk import is not built yet")
+pub(super) async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
+    let BranchPath { branch, path } = args.to;
+    let tree = Tree::new(args.dir)?;
+    let options = args
+        .commit
+        .options(session, || format!("import {tree}"))
+        .await?;
+    let before = match session.client.head(&branch).await? {
+        Some(head) if args.replace => clearing(session, &At::Commit(head), &path).await?,
+        _ => Vec::new(),
+    };
+    let cannot = format!("cannot import {tree}");
+    let edits = tree.edits(path, before, &session.ui)?;
+    let head = session
+        .client
+        .edit(&branch, edits, options)
+        .await
+        .context(cannot)?;
+    commit::show(session, head)
+}
+
+/// Returns the edits that leave nothing at a path.
+pub(super) async fn clearing(
+    session: &Session,
+    at: &At,
+    path: &TreePath,
+) -> anyhow::Result<Vec<Edit<'static>>> {
+    let client = &session.client;
+    if path.is_root() {
+        let items = client.list(at, path, false).await?;
+        return Ok(items
+            .into_iter()
+            .map(|item| Edit::Remove { path: item.path })
+            .collect());
+    }
+    let found = client.stat(at, path).await?;
+    Ok(found
+        .map(|_| Edit::Remove { path: path.clone() })
+        .into_iter()
+        .collect())
 }

@@ -59,6 +59,8 @@ pub enum Edit<'a> {
         path: TreePath,
         content: Content<'a>,
     },
+    /// Cuts a file, or fills it up with zero bytes. Missing: [`Kind::NotFound`].
+    Truncate { path: TreePath, size: u64 },
     /// Replaces or creates a symbolic link.
     Link { path: TreePath, target: &'a [u8] },
     /// Makes a folder, and those above it; one that exists is no failure. An
@@ -69,6 +71,8 @@ pub enum Edit<'a> {
     /// Moves a file or a folder. An existing file at `to` is replaced; an
     /// existing folder is [`Kind::IsDirectory`]; into itself [`Kind::Invalid`].
     Rename { from: TreePath, to: TreePath },
+    /// Puts what is at `from` at `to` as well; otherwise as `Rename`.
+    Copy { from: TreePath, to: TreePath },
     /// Makes a file executable, or not.
     Chmod { path: TreePath, exec: bool },
     /// Puts an object of the store at a path, replacing what is there (a

@@ -128,6 +128,7 @@ impl<'a> Collector<'a> {
                 tail: self.content(&path, content)?,
                 path,
             },
+            Edit::Truncate { path, size } => Op::Truncate { path, size },
             Edit::Link { path, target } => {
                 if target.is_empty() || target.contains(&0) {
                     return Err(Error::Invalid(format!(
@@ -142,6 +143,7 @@ impl<'a> Collector<'a> {
             Edit::Mkdir { path } => Op::Mkdir(path),
             Edit::Remove { path } => Op::Remove(path),
             Edit::Rename { from, to } => Op::Rename { from, to },
+            Edit::Copy { from, to } => Op::Copy { from, to },
             Edit::Chmod { path, exec } => Op::Chmod { path, exec },
             Edit::Set { path, entry } => {
                 let wanted = match entry.mode.kind() {

@@ -75,7 +75,7 @@ impl Store {
             self.writable()?;
             self.may_move(branch, options.commit.force)?;
         }
-        let mut work = || {
+        let work = || {
             let mut fresh = Fresh::default();
             let head = self.expected_head(branch, options.commit.expect)?;
             let forward = match head {
@@ -108,7 +108,14 @@ impl Store {
                     actual: head,
                 });
             }
-            let result = merge::merge_commits(&self.objects, &mut fresh, &ours, theirs, who)?;
+            let result = merge::merge_commits(
+                &self.objects,
+                &mut fresh,
+                &ours,
+                theirs,
+                options.favour,
+                who,
+            )?;
             let (tree, conflicts) = (result.outcome.tree, result.outcome.conflicts);
             if options.dry_run {
                 return Ok(Merged {

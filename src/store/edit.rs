@@ -29,6 +29,10 @@ pub enum Op {
         path: TreePath,
         tail: ObjectId,
     },
+    Truncate {
+        path: TreePath,
+        size: u64,
+    },
     Link {
         path: TreePath,
         id: ObjectId,
@@ -36,6 +40,10 @@ pub enum Op {
     Mkdir(TreePath),
     Remove(TreePath),
     Rename {
+        from: TreePath,
+        to: TreePath,
+    },
+    Copy {
         from: TreePath,
         to: TreePath,
     },
@@ -54,10 +62,12 @@ impl Op {
     pub fn summary(&self) -> String {
         match self {
             Self::Write { path, .. } | Self::Append { path, .. } => format!("write {path}"),
+            Self::Truncate { path, .. } => format!("truncate {path}"),
             Self::Link { path, .. } => format!("link {path}"),
             Self::Mkdir(path) => format!("mkdir {path}"),
             Self::Remove(path) => format!("rm {path}"),
             Self::Rename { from, to } => format!("mv {from} {to}"),
+            Self::Copy { from, to } => format!("cp {from} {to}"),
             Self::Chmod { path, .. } => format!("chmod {path}"),
             Self::Set { path, .. } => format!("set {path}"),
         }
@@ -71,6 +81,7 @@ pub struct Draft<'a> {
 }
 
 /// A folder of a draft.
+#[derive(Clone)]
 struct Dir {
     /// What it was made from; nothing for a new folder.
     base: Option<(ObjectId, Arc<Tree>)>,
@@ -78,6 +89,7 @@ struct Dir {
     changes: BTreeMap<Vec<u8>, Option<Node>>,
 }
 
+#[derive(Clone)]
 enum Node {
     /// A leaf, or a folder as it is stored.
     Stored(Entry),
@@ -106,6 +118,15 @@ impl Dir {
             Some(Some(Node::Dir(_))) => Some(Mode::DIR),
             Some(None) => None,
             None => self.base.as_ref()?.1.get(name).map(|entry| entry.mode),
+        }
+    }
+
+    /// Returns the leaf under a name.
+    fn stored(&self, name: &[u8]) -> Option<Entry> {
+        match self.changes.get(name) {
+            Some(Some(Node::Stored(entry))) => Some(*entry),
+            Some(_) => None,
+            None => self.base.as_ref()?.1.get(name),
         }
     }
 
@@ -230,6 +251,7 @@ impl<'a> Draft<'a> {
                 self.leaf(path, mode, *id)
             }
             Op::Append { path, tail } => self.append(path, tail, fresh),
+            Op::Truncate { path, size } => self.truncate(path, *size, fresh),
             Op::Link { path, id } => self.leaf(path, Mode::LINK, *id),
             Op::Mkdir(path) => self.mkdir(path),
             Op::Remove(path) => {
@@ -239,55 +261,84 @@ impl<'a> Draft<'a> {
                     None => Err(Error::NotFound(path.to_string())),
                 }
             }
-            Op::Rename { from, to } => self.rename(from, to),
+            Op::Rename { from, to } => self.transfer(from, to, false),
+            Op::Copy { from, to } => self.transfer(from, to, true),
             Op::Chmod { path, exec } => self.chmod(path, *exec),
             Op::Set { path, entry } => self.set(path, *entry),
         }
     }
 
     fn append(&mut self, path: &TreePath, tail: &ObjectId, fresh: &mut Fresh) -> Result<()> {
-        let objects = self.objects;
         let (dir, name) = self.parent(path, true)?;
-        let old = match dir.mode(name) {
-            None => return self.leaf(path, Mode::FILE, *tail),
-            Some(_) => dir.take(name),
-        };
-        let old = match old {
-            Some(Node::Stored(entry))
-                if matches!(entry.mode.kind(), EntryKind::File | EntryKind::Exec) =>
-            {
-                entry
-            }
-            Some(Node::Stored(entry)) if !entry.mode.is_dir() => {
-                return Err(Error::Invalid(format!(
-                    "{path} is a {}, not a file",
-                    entry.mode.kind().name()
-                )));
-            }
-            _ => return Err(Error::IsDirectory(path.to_string())),
-        };
-        let size = |id: &ObjectId, fresh: &Fresh| match fresh.get(id) {
+        if dir.mode(name).is_none() {
+            return self.leaf(path, Mode::FILE, *tail);
+        }
+        let old = self.file(path)?;
+        let length = self.size(&old.id, fresh)? + self.size(tail, fresh)?;
+        let whole = self.open(&old.id, fresh)?.chain(self.open(tail, fresh)?);
+        self.rewrite(path, old.mode, whole, length, fresh)
+    }
+
+    fn truncate(&mut self, path: &TreePath, size: u64, fresh: &mut Fresh) -> Result<()> {
+        let old = self.file(path)?;
+        let whole = self
+            .open(&old.id, fresh)?
+            .chain(std::io::repeat(0))
+            .take(size);
+        self.rewrite(path, old.mode, whole, size, fresh)
+    }
+
+    /// Returns the file at a path, which must be there.
+    fn file(&mut self, path: &TreePath) -> Result<Entry> {
+        let (dir, name) = self.parent(path, false)?;
+        let mode = dir.mode(name);
+        match mode.map(Mode::kind) {
+            None => Err(Error::NotFound(path.to_string())),
+            Some(EntryKind::Dir) => Err(Error::IsDirectory(path.to_string())),
+            Some(EntryKind::File | EntryKind::Exec) => match dir.stored(name) {
+                Some(entry) => Ok(entry),
+                None => Err(Error::NotFound(path.to_string())),
+            },
+            Some(kind) => Err(Error::Invalid(format!(
+                "{path} is a {}, not a file",
+                kind.name()
+            ))),
+        }
+    }
+
+    fn size(&self, id: &ObjectId, fresh: &Fresh) -> Result<u64> {
+        match fresh.get(id) {
             Some(object) => Ok(object.data.len() as u64),
-            None => objects.size(id),
-        };
-        let open = |id: &ObjectId, fresh: &Fresh| -> Result<Box<dyn Read + Send>> {
-            match fresh.get(id) {
-                Some(object) => Ok(Box::new(std::io::Cursor::new(object.data.clone()))),
-                None => objects.open(id),
-            }
-        };
-        let length = size(&old.id, fresh)? + size(tail, fresh)?;
-        let mut whole = open(&old.id, fresh)?.chain(open(tail, fresh)?);
+            None => self.objects.size(id),
+        }
+    }
+
+    fn open(&self, id: &ObjectId, fresh: &Fresh) -> Result<Box<dyn Read + Send>> {
+        match fresh.get(id) {
+            Some(object) => Ok(Box::new(std::io::Cursor::new(object.data.clone()))),
+            None => self.objects.open(id),
+        }
+    }
+
+    /// Stores new content of a file: small in memory, large straight away.
+    fn rewrite(
+        &mut self,
+        path: &TreePath,
+        mode: Mode,
+        mut whole: impl Read,
+        length: u64,
+        fresh: &mut Fresh,
+    ) -> Result<()> {
         let id = if length <= SMALL {
-            let mut data = Vec::with_capacity(length as usize);
+            let mut data = Vec::new();
             whole
                 .read_to_end(&mut data)
                 .map_err(Error::io(format!("cannot read {path}")))?;
-            fresh.add(objects.hash_kind(), ObjectKind::Blob, data)?
+            fresh.add(self.objects.hash_kind(), ObjectKind::Blob, data)?
         } else {
-            objects.engine.put(&mut whole, Some(length))?
+            self.objects.engine.put(&mut whole, Some(length))?
         };
-        self.leaf(path, old.mode, id)
+        self.leaf(path, mode, id)
     }
 
     fn mkdir(&mut self, path: &TreePath) -> Result<()> {
@@ -302,7 +353,8 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn rename(&mut self, from: &TreePath, to: &TreePath) -> Result<()> {
+    /// Moves what is at `from`, or with `keep` copies it.
+    fn transfer(&mut self, from: &TreePath, to: &TreePath, keep: bool) -> Result<()> {
         let (dir, name) = self.parent(from, false)?;
         if dir.mode(name).is_none() {
             return Err(Error::NotFound(from.to_string()));
@@ -324,6 +376,9 @@ impl<'a> Draft<'a> {
         let node = dir
             .take(name)
             .ok_or_else(|| Error::NotFound(from.to_string()))?;
+        if keep {
+            dir.put(name, node.clone());
+        }
         let (target, last) = self.parent(to, true)?;
         target.put(last, node);
         Ok(())

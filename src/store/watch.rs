@@ -61,7 +61,7 @@ impl Watch {
         })
     }
 
-    /// Returns what to wait for once [`Watch::next`] has nothing more.
+    /// Returns what to wait for once [`Watch::advance`] has nothing more.
     pub fn bell(&self) -> Arc<Notify> {
         self.seat.bell.clone()
     }
@@ -72,7 +72,7 @@ impl Watch {
     }
 
     /// Returns the next event that is there already; never waits.
-    pub fn next(&mut self) -> Result<Option<Event>> {
+    pub fn advance(&mut self) -> Result<Option<Event>> {
         if std::mem::take(&mut self.current)
             && let Some(head) = self.last
         {

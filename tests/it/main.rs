@@ -1,7 +1,17 @@
 //! The tests of dk, one binary.
 
+// In a test a panic is the message.
+#![allow(clippy::unwrap_used)]
+
+mod cli_watch;
+mod client_contract;
 mod diff;
+mod engine_contract;
+mod engine_subject;
 mod history;
 mod layering;
+mod refs;
+mod manual;
 mod merge;
+mod sandbox;
 mod stock;

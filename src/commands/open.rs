@@ -1,0 +1,133 @@
+//! From what the user calls a store to a client of it (dk(1), STORES).
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+
+use crate::client::local::{self, Local};
+use crate::client::{Client, Error};
+use crate::commands::{Global, Session};
+use crate::model::Kind;
+use crate::ui::{Exit, Ui, Usage};
+
+/// What an acknowledged change survives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Durability {
+    /// Power loss
+    #[default]
+    Strict,
+    /// A crash of dk, but not of the machine
+    None,
+}
+
+/// Where a store is.
+#[derive(Debug, PartialEq, Eq)]
+enum Place {
+    /// A repository.
+    Path(PathBuf),
+    /// The nearest repository at or above a folder.
+    Above(PathBuf),
+}
+
+/// Opens the store the command line, the environment or the current folder names.
+pub(super) async fn session(ui: &Ui, global: &Global) -> anyhow::Result<Session> {
+    let place = locate(global.store.as_deref())?;
+    let local = open(&place, global.durability).map_err(|error| Exit::with(1, error))?;
+    let store = match &place {
+        Place::Path(path) => std::path::absolute(path)
+            .with_context(|| format!("cannot tell where {} is", path.display()))?
+            .into(),
+        Place::Above(_) => local.info().await?.url.into(),
+    };
+    Ok(Session {
+        client: Arc::new(local),
+        ui: ui.clone(),
+        store,
+        author: global.author.clone(),
+    })
+}
+
+/// Opens the store for somebody who completes a word: quickly, or not at all.
+pub(super) fn quietly(store: Option<&OsStr>) -> Option<Arc<dyn Client>> {
+    let place = locate(store).ok()?;
+    Some(Arc::new(open(&place, Durability::Strict).ok()?))
+}
+
+fn open(place: &Place, durability: Durability) -> Result<Local, Error> {
+    let (Place::Path(path) | Place::Above(path)) = place;
+    let discover = matches!(place, Place::Above(_));
+    let options = local::Options {
+        durability: match durability {
+            Durability::Strict => local::Durability::Strict,
+            Durability::None => local::Durability::None,
+        },
+        discover,
+    };
+    Local::open(path, options).map_err(|error| match error.kind() {
+        Kind::NotFound if discover => Error::Other {
+            kind: Kind::NotFound,
+            message: format!(
+                "no store: {} is in no Git repository, and neither -C nor DK_STORE names one",
+                path.display()
+            ),
+            hint: Some("name a store with -C, or make one with 'dk init'".into()),
+            source: None,
+        },
+        Kind::NotFound => Error::Other {
+            kind: Kind::NotFound,
+            message: format!("no store: there is no Git repository at {}", path.display()),
+            hint: Some(format!("to make one: dk init {}", path.display())),
+            source: None,
+        },
+        _ => error,
+    })
+}
+
+/// Returns the place of the store.
+fn locate(named: Option<&OsStr>) -> anyhow::Result<Place> {
+    if let Some(store) = named.filter(|store| !store.is_empty()) {
+        return Ok(Place::Path(path(store)?));
+    }
+    if let Some(folder) = std::env::var_os("GIT_DIR").filter(|folder| !folder.is_empty()) {
+        return Ok(Place::Path(folder.into()));
+    }
+    let current = std::env::current_dir().context("cannot tell the current folder")?;
+    Ok(Place::Above(current))
+}
+
+/// Returns the path in what `-C` or `DK_STORE` say.
+pub(super) fn path(store: &OsStr) -> anyhow::Result<PathBuf> {
+    let text = store.to_string_lossy();
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return Ok(Path::new(store).into());
+    };
+    let refuse = |why: &str| {
+        Usage::new(format!("cannot open {text}: {why}"))
+            .hint("name a Git repository on this machine by its path")
+    };
+    match scheme {
+        "file" => Ok(OsString::from(rest).into()),
+        "tcp" | "unix" | "vsock" | "tls" => {
+            let why = "servers are not supported by this version of dk";
+            Err(Exit::with(1, refuse(why)).into())
+        }
+        _ => Err(refuse("no store is named that way").into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_told_from_paths() {
+        let at = |store: &str| path(OsStr::new(store));
+        assert_eq!(at("a/b").expect("a path"), Path::new("a/b"));
+        assert_eq!(at("file:///a").expect("a path"), Path::new("/a"));
+        for url in ["tcp://db", "unix:///run/dk", "gopher://x"] {
+            assert!(at(url).is_err(), "{url}");
+        }
+    }
+}
