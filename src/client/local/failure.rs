@@ -1,6 +1,6 @@
 //! A store's failures in the words of the contract.
 
-use crate::client::Error;
+use crate::client::{Error, Refused};
 use crate::model::Kind;
 use crate::store;
 
@@ -29,6 +29,13 @@ pub fn error(failure: store::Error) -> Error {
                 Err(source) => source.source().map(|cause| cause.to_string().into()),
             },
         },
+        store::Error::Edit {
+            number,
+            error: cause,
+        } => Error::Edit(Refused {
+            number,
+            error: Box::new(error(*cause)),
+        }),
         store::Error::Denied { message, hint } => Error::Other {
             kind,
             message,
