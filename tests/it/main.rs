@@ -16,6 +16,7 @@ mod diff;
 mod engine_contract;
 mod engine_subject;
 mod generated;
+mod fsck;
 mod history;
 mod layering;
 mod manual;
