@@ -8,7 +8,7 @@ mod client_contract;
 mod diff;
 mod history;
 mod layering;
-mod merge;
 mod manual;
+mod merge;
 mod sandbox;
 mod stock;
