@@ -250,6 +250,12 @@ impl Ui {
 
     // Questions. None may be the only way: `flag` is the way without a terminal.
 
+    /// Asks for a line that the caller will read.
+    pub fn prompt(&self, prompt: &str) {
+        let prompt = text::printable(prompt.as_bytes());
+        let _ = write!(io::stderr().lock(), "{prompt}");
+    }
+
     /// Tells whether prompts may be shown: stdin and stderr are terminals.
     pub fn interactive(&self) -> bool {
         io::stdin().is_terminal() && io::stderr().is_terminal()
