@@ -152,5 +152,8 @@ fn names_are_checked() {
     ! For more information, try '--help'.
     exit status 2
     "#);
-    assert_snapshot!(sandbox.dk(["branch", "create", "master/sub", "--from", "master"]), @"");
+    assert_snapshot!(sandbox.dk(["branch", "create", "master/sub", "--from", "master"]), @"
+    ! dk: cannot create branch master/sub: branch master exists already
+    exit status 1
+    ");
 }
