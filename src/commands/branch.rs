@@ -53,6 +53,7 @@ struct List {
 /// Create a branch, and print its head
 #[derive(clap::Args, Debug)]
 struct Create {
+    /// The branch
     #[arg(value_parser = parse::branch(), add = completions::branch())]
     name: BranchName,
     /// Where it begins
@@ -63,6 +64,7 @@ struct Create {
 /// Delete branches, and print the heads they had
 #[derive(clap::Args, Debug)]
 struct Delete {
+    /// The branches
     #[arg(value_name = "NAME", required = true, value_parser = parse::branch(), add = completions::branch())]
     names: Vec<BranchName>,
     /// Only if the head is this commit
@@ -75,8 +77,10 @@ struct Delete {
 /// Rename a branch, and print its head
 #[derive(clap::Args, Debug)]
 struct Rename {
+    /// Its name
     #[arg(value_parser = parse::branch(), add = completions::branch())]
     old: BranchName,
+    /// Its new name
     #[arg(value_parser = parse::branch(), add = completions::branch())]
     new: BranchName,
     #[command(flatten)]
@@ -88,6 +92,7 @@ struct Rename {
 /// Ends with status 4 while the branch has no commit.
 #[derive(clap::Args, Debug)]
 struct Head {
+    /// The branch
     #[arg(value_parser = parse::branch(), add = completions::branch())]
     name: BranchName,
 }
@@ -97,8 +102,10 @@ struct Head {
 /// Ends with status 5 if the commit does not have the present head behind it.
 #[derive(clap::Args, Debug)]
 struct Ff {
+    /// The branch
     #[arg(value_parser = parse::branch(), add = completions::branch())]
     name: BranchName,
+    /// The commit
     #[arg(value_parser = parse::rev(), add = completions::rev())]
     rev: Rev,
     #[command(flatten)]
@@ -108,8 +115,10 @@ struct Ff {
 /// Move a branch to any commit, and print it
 #[derive(clap::Args, Debug)]
 struct Reset {
+    /// The branch
     #[arg(value_parser = parse::branch(), add = completions::branch())]
     name: BranchName,
+    /// The commit
     #[arg(value_parser = parse::rev(), add = completions::rev())]
     rev: Rev,
     /// Only if the head is this commit (0: none); otherwise end with status 5
