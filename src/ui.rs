@@ -20,6 +20,9 @@ use crate::model::request::Progress;
 use crate::model::{TreePath, text};
 
 mod progress;
+mod reader;
+
+pub use reader::Reader;
 
 /// How this run speaks to its user. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -180,6 +183,17 @@ impl Ui {
     /// Tells whether the reader of stdout went away: the run then ends quietly.
     pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
+    }
+
+    /// Returns what notices, while nothing is printed, that the reader of
+    /// stdout went away.
+    pub fn reader(&self) -> io::Result<Reader> {
+        Reader::new()
+    }
+
+    /// Puts what was printed on its disk, where stdout is a file.
+    pub fn sync(&self) -> io::Result<()> {
+        reader::sync()
     }
 
     // Talk, on stderr. A closed stderr is no reason to fail.

@@ -10,6 +10,7 @@
 
 use std::collections::HashMap;
 
+use crate::model::request::Side;
 use crate::model::{Commit, ObjectId, Signature};
 
 use super::Result;
@@ -38,6 +39,7 @@ pub fn merge_commits(
     fresh: &mut Fresh,
     ours: &ObjectId,
     theirs: &ObjectId,
+    favour: Option<Side>,
     who: &Signature,
 ) -> Result<MergeResult> {
     let base = merge_base(objects, fresh, ours, theirs, who)?;
@@ -49,7 +51,7 @@ pub fn merge_commits(
     }
     let [base_tree, ours, theirs] = trees;
     let (ours, theirs) = ours.zip(theirs).expect("both were given");
-    let outcome = merge_trees(objects, fresh, base_tree.as_ref(), &ours, &theirs, None)?;
+    let outcome = merge_trees(objects, fresh, base_tree.as_ref(), &ours, &theirs, favour)?;
     Ok(MergeResult { base, outcome })
 }
 

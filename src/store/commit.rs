@@ -106,7 +106,14 @@ impl Store {
                     actual: head,
                 });
             }
-            let result = merge::merge_commits(&self.objects, &mut fresh, &ours, theirs, who)?;
+            let result = merge::merge_commits(
+                &self.objects,
+                &mut fresh,
+                &ours,
+                theirs,
+                options.favour,
+                who,
+            )?;
             let (tree, conflicts) = (result.outcome.tree, result.outcome.conflicts);
             if options.dry_run {
                 return Ok(Merged {

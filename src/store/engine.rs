@@ -69,12 +69,17 @@ pub(crate) struct ObjectHasher(gix::hash::Hasher);
 
 impl ObjectHasher {
     pub(crate) fn new(hash: HashKind, kind: ObjectKind, size: u64) -> Self {
-        let mut hasher = gix::hash::hasher(match hash {
+        let mut hasher = Self::bare(hash);
+        hasher.update(kind.header(size).as_bytes());
+        hasher
+    }
+
+    /// The same hash without an object's header: for the files of a pack.
+    pub(crate) fn bare(hash: HashKind) -> Self {
+        Self(gix::hash::hasher(match hash {
             HashKind::Sha1 => gix::hash::Kind::Sha1,
             HashKind::Sha256 => gix::hash::Kind::Sha256,
-        });
-        hasher.update(kind.header(size).as_bytes());
-        Self(hasher)
+        }))
     }
 
     pub(crate) fn update(&mut self, data: &[u8]) {

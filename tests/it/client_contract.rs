@@ -91,6 +91,7 @@ pub enum Do {
     Mkdir(&'static str),
     Remove(&'static str),
     Rename(&'static str, &'static str),
+    Copy(&'static str, &'static str),
     Chmod(&'static str, bool),
     Truncate(&'static str, u64),
     Set(&'static str, Entry),
@@ -126,6 +127,10 @@ pub fn edits(list: Vec<Do>) -> Edits {
                 Do::Mkdir(at) => Edit::Mkdir { path: path(at) },
                 Do::Remove(at) => Edit::Remove { path: path(at) },
                 Do::Rename(from, to) => Edit::Rename {
+                    from: path(from),
+                    to: path(to),
+                },
+                Do::Copy(from, to) => Edit::Copy {
                     from: path(from),
                     to: path(to),
                 },

@@ -9,7 +9,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{self, BufReader, Read, Seek as _, Write as _};
+use std::io::{self, Read, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use gix::zlib::stream::deflate::{self, Compress, FlushCompress};
@@ -23,9 +23,9 @@ use crate::store::{Error, Result};
 use super::durable::Keeping;
 use super::objects::loose_path;
 
-pub(super) const TEMP_PREFIX: &str = "tmp_obj_";
+pub(super) const TEMP_PREFIX: &str = "tmp_obj_dk";
 /// Content of unknown length is held in memory up to this.
-const SPOOL_FROM: usize = 1 << 20;
+pub(super) const SPOOL_FROM: usize = 1 << 20;
 const CHUNK: usize = 64 * 1024;
 
 /// Where and how loose objects are written.
@@ -37,11 +37,17 @@ pub(super) struct Loose {
     pub level: Compression,
 }
 
-/// A blob that came as a stream.
+/// Content that came as a stream.
 pub(super) enum Received {
-    /// It was small and is not written yet.
     Small(Object),
-    /// It is complete in this file, not synced and not in place.
+    /// Its length is known now; the file is at its beginning.
+    Spooled(NamedTempFile, u64),
+}
+
+/// A blob that came as a stream and is not in place yet.
+pub(super) enum Blob {
+    Small(Object),
+    /// It is complete in this file, not synced.
     Large(ObjectId, NamedTempFile),
 }
 
@@ -94,7 +100,7 @@ impl Loose {
         for _ in 0..3 {
             match &result {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    self.make_fan_out(dir, dirs)?;
+                    self.make_dir(dir, dirs)?;
                     result = self.keeping.temp(dir, TEMP_PREFIX);
                 }
                 _ => break,
@@ -106,7 +112,7 @@ impl Loose {
         )))
     }
 
-    fn make_fan_out(&self, dir: &Path, dirs: &mut BTreeSet<PathBuf>) -> Result<()> {
+    fn make_dir(&self, dir: &Path, dirs: &mut BTreeSet<PathBuf>) -> Result<()> {
         match fs::create_dir(dir) {
             Ok(()) => self.keeping.adjust(dir, true)?,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => (),
@@ -119,35 +125,32 @@ impl Loose {
     }
 
     /// Takes a blob from a reader in bounded memory.
-    pub fn receive(&self, reader: &mut dyn Read, size: Option<u64>) -> Result<Received> {
-        match size {
-            Some(size) if size <= SPOOL_FROM as u64 => {
-                let mut data = Vec::with_capacity(size as usize);
-                reader
-                    .take(size)
-                    .read_to_end(&mut data)
-                    .map_err(source_failed)?;
-                check_length(reader, data.len() as u64, size)?;
-                self.small(data)
-            }
-            Some(size) => self.large(reader, size),
-            None => {
-                let mut data = Vec::new();
-                reader
-                    .take(SPOOL_FROM as u64)
-                    .read_to_end(&mut data)
-                    .map_err(source_failed)?;
-                if data.len() < SPOOL_FROM {
-                    return self.small(data);
-                }
-                let (spool, size) = self.spool(&data, reader)?;
-                drop(data);
-                self.large(&mut BufReader::with_capacity(CHUNK, spool.as_file()), size)
-            }
+    pub fn receive(&self, reader: &mut dyn Read, size: Option<u64>) -> Result<Blob> {
+        if let Some(size) = size.filter(|size| *size >= SPOOL_FROM as u64) {
+            return self.large(reader, size);
+        }
+        match self.take_small(reader, size)? {
+            Received::Small(object) => Ok(Blob::Small(object)),
+            Received::Spooled(file, size) => self.large(&mut file.as_file(), size),
         }
     }
 
-    fn small(&self, data: Vec<u8>) -> Result<Received> {
+    /// Takes content into memory: what is announced, however much that is, or
+    /// up to [`SPOOL_FROM`] where nothing is.
+    pub fn take_small(&self, reader: &mut dyn Read, size: Option<u64>) -> Result<Received> {
+        let most = size.unwrap_or(SPOOL_FROM as u64);
+        let mut data = Vec::with_capacity(size.unwrap_or_default() as usize);
+        Read::take(&mut *reader, most)
+            .read_to_end(&mut data)
+            .map_err(source_failed)?;
+        match size {
+            Some(size) => check_length(reader, data.len() as u64, size)?,
+            None if data.len() >= SPOOL_FROM => {
+                let (file, size) = self.spool(&data, reader)?;
+                return Ok(Received::Spooled(file, size));
+            }
+            None => (),
+        }
         Ok(Received::Small(Object {
             id: hash_object(self.hash, ObjectKind::Blob, &data)?,
             kind: ObjectKind::Blob,
@@ -157,7 +160,7 @@ impl Loose {
 
     /// Copies content whose length is unknown into a file; returns it, rewound,
     /// with the length.
-    pub fn spool(&self, start: &[u8], rest: &mut dyn Read) -> Result<(NamedTempFile, u64)> {
+    fn spool(&self, start: &[u8], rest: &mut dyn Read) -> Result<(NamedTempFile, u64)> {
         let mut file = self.temp()?;
         file.write_all(start).map_err(cannot_write(file.path()))?;
         let mut size = start.len() as u64;
@@ -178,7 +181,7 @@ impl Loose {
     }
 
     /// Hashes and compresses a blob in one pass.
-    fn large(&self, reader: &mut dyn Read, size: u64) -> Result<Received> {
+    fn large(&self, reader: &mut dyn Read, size: u64) -> Result<Blob> {
         let file = self.temp()?;
         let mut hasher = ObjectHasher::new(self.hash, ObjectKind::Blob, size);
         let mut out = Box::new(deflate::Write::new(file.as_file(), self.level));
@@ -190,7 +193,17 @@ impl Loose {
         })?;
         out.flush().map_err(cannot_write(file.path()))?;
         drop(out);
-        Ok(Received::Large(hasher.finish()?, file))
+        Ok(Blob::Large(hasher.finish()?, file))
+    }
+
+    /// Returns `objects/pack`, which is made where it is missing.
+    pub fn pack_dir(&self) -> Result<PathBuf> {
+        let dir = self.dir.join("pack");
+        if !dir.is_dir() {
+            self.make_dir(&dir, &mut BTreeSet::new())?;
+            self.keeping.sync_dirs(&[self.dir.clone()])?;
+        }
+        Ok(dir)
     }
 
     fn temp(&self) -> Result<NamedTempFile> {
@@ -207,7 +220,7 @@ impl Loose {
         let path = loose_path(&self.dir, id);
         let mut dirs = BTreeSet::new();
         if !fan_out(&path).is_dir() {
-            self.make_fan_out(fan_out(&path), &mut dirs)?;
+            self.make_dir(fan_out(&path), &mut dirs)?;
         }
         self.put_in_place(vec![(file, path)], dirs)
     }

@@ -5,6 +5,7 @@
 //! - Everything stays readable and writable for stock git, at any time, in any
 //!   number of processes.
 
+mod bulk;
 mod claim;
 mod deltas;
 mod durable;
@@ -15,10 +16,11 @@ mod loose;
 mod moves;
 mod notice;
 mod objects;
+mod pack;
 mod packed;
 mod recovery;
 mod reflog;
-pub mod refs;
+mod refs;
 mod settings;
 mod stream;
 mod turn;
@@ -32,13 +34,16 @@ use crate::store::engine::{
 };
 use crate::store::{Error, Result};
 
+use bulk::GitBulk;
 use durable::{Keeping, Shared};
-use loose::{Loose, Received};
+use loose::{Blob, Loose};
 use objects::Objects;
 use refs::Refs;
 
 /// Packs that one repository may have: gix reserves a slot for each.
 const PACK_SLOTS: u16 = 4096;
+/// A batch of so many objects is written as a pack.
+const BULK_FROM: usize = 200;
 
 /// A Git repository.
 pub struct Git {
@@ -76,7 +81,7 @@ impl Git {
             hash,
             objects: Objects::new(repo.objects.store(), hash, dir)?,
             loose,
-            refs: Refs::open(repo.git_dir(), repo.common_dir(), hash, durability)?,
+            refs: Refs::open(&absolute(repo.git_dir())?, &common, hash, durability)?,
         })
     }
 
@@ -105,7 +110,8 @@ impl Engine for Git {
 
     fn is_read_only(&self) -> bool {
         use rustix::fs::{Access, access};
-        access(&self.loose.dir, Access::WRITE_OK | Access::EXEC_OK).is_err()
+        self.refs.is_read_only()
+            || access(&self.loose.dir, Access::WRITE_OK | Access::EXEC_OK).is_err()
     }
 
     fn find(&self, id: &ObjectId, buffer: &mut Vec<u8>) -> Result<Option<ObjectKind>> {
@@ -125,6 +131,13 @@ impl Engine for Git {
     }
 
     fn write(&self, objects: &[Object]) -> Result<()> {
+        if objects.len() >= BULK_FROM {
+            let mut bulk = GitBulk::new(&self.objects, &self.loose);
+            for object in objects {
+                bulk.add_object(object.clone())?;
+            }
+            return Box::new(bulk).finish();
+        }
         self.loose.write(
             objects
                 .iter()
@@ -134,11 +147,11 @@ impl Engine for Git {
 
     fn put(&self, reader: &mut dyn Read, size: Option<u64>) -> Result<ObjectId> {
         match self.loose.receive(reader, size)? {
-            Received::Small(object) => {
+            Blob::Small(object) => {
                 self.write(std::slice::from_ref(&object))?;
                 Ok(object.id)
             }
-            Received::Large(id, file) => {
+            Blob::Large(id, file) => {
                 if !self.objects.keep_alive(&id) {
                     self.loose.place(&id, file)?;
                 }
@@ -148,7 +161,7 @@ impl Engine for Git {
     }
 
     fn bulk(&self) -> Result<Box<dyn Bulk + '_>> {
-        Err(Error::Unsupported("bulk writes are not there yet".into()))
+        Ok(Box::new(GitBulk::new(&self.objects, &self.loose)))
     }
 
     fn head(&self, name: &HeadName) -> Result<Option<ObjectId>> {
@@ -160,7 +173,19 @@ impl Engine for Git {
     }
 
     fn move_heads(&self, moves: &[HeadMove], note: &MoveNote, fresh: &[Object]) -> Result<()> {
-        self.refs.move_heads(moves, note, &mut || self.write(fresh))
+        self.refs.move_heads(moves, note, &mut || {
+            for object in fresh {
+                if !self.objects.keep_alive_thorough(&object.id)? {
+                    self.loose.write([object])?;
+                }
+            }
+            for id in moves.iter().filter_map(|wanted| wanted.new) {
+                if self.header(&id)?.is_none() {
+                    return Err(Error::NotFound(format!("object {id}")));
+                }
+            }
+            Ok(())
+        })
     }
 
     fn turn(&self) -> Result<Box<dyn Send + '_>> {

@@ -238,7 +238,7 @@ impl Store {
         let ours = self.make_commit(fresh, stored.tree, parents, who, b"ours".to_vec())?;
         // What is merged must be found by the walk through history.
         self.engine.write(fresh.objects())?;
-        let result = merge::merge_commits(&self.objects, fresh, &ours, theirs, who)?;
+        let result = merge::merge_commits(&self.objects, fresh, &ours, theirs, None, who)?;
         stored.tree = result.outcome.tree;
         stored.meta.conflicts = result.outcome.conflicts;
         stored.meta.merge = Some(Merge {
@@ -372,7 +372,7 @@ impl Store {
         }
         self.engine.write(fresh.objects())?;
         let mark = fresh.mark();
-        let result = merge::merge_commits(&self.objects, fresh, &head, &id, who)?;
+        let result = merge::merge_commits(&self.objects, fresh, &head, &id, None, who)?;
         if result.outcome.conflicts.is_empty() {
             let parents = vec![head, id];
             let tree = result.outcome.tree;
@@ -489,9 +489,8 @@ fn settle(conflicts: &mut Vec<Conflict>, op: &Op) {
         | Op::Truncate { path, .. }
         | Op::Link { path, .. }
         | Op::Mkdir(path)
-        | Op::Copy { to: path, .. }
         | Op::Set { path, .. } => conflicts.retain(|conflict| conflict.path != *path),
         Op::Remove(path) => conflicts.retain(|conflict| !conflict.path.starts_with(path)),
-        Op::Rename { .. } | Op::Chmod { .. } => {}
+        Op::Rename { .. } | Op::Copy { .. } | Op::Chmod { .. } => {}
     }
 }

@@ -394,6 +394,8 @@ async fn paths_and_kinds(dk: &dyn Client) {
             Do::Rename("run", "moved/run"),
             Do::Append("log", "1"),
             Do::Append("log", "2"),
+            Do::Copy("moved", "copy"),
+            Do::Remove("copy/run"),
         ],
     )
     .await;
@@ -406,7 +408,8 @@ async fn paths_and_kinds(dk: &dyn Client) {
     assert_eq!(kind(dk, &at, "link").await, Some(EntryKind::Link));
     assert_eq!(read(dk, &at, "moved/dir/a").await, "1");
     assert_eq!(read(dk, &at, "log").await, "12");
-    assert_eq!(names(dk, &at, "").await, ["link", "log", "moved"]);
+    assert_eq!(names(dk, &at, "").await, ["copy", "link", "log", "moved"]);
+    assert_eq!(names(dk, &at, "copy").await, ["dir"]);
     let stat = dk.stat(&at, &path("moved")).await.unwrap().unwrap();
     assert_eq!((stat.entry.mode.kind(), stat.size), (EntryKind::Dir, 2));
     // An object put where another kind stood.
@@ -492,7 +495,7 @@ async fn log_and_walk(dk: &dyn Client) {
 }
 
 async fn streams_of_content(dk: &dyn Client) {
-    let length = 20 << 20;
+    let length = 9 << 20;
     let source = move |size: Option<u64>| -> Edits {
         Box::new(move |sink| {
             let mut reader = std::io::Read::take(std::io::repeat(b'x'), length);

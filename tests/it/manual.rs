@@ -1,0 +1,290 @@
+//! What the documentation says is so: the README's commands are run, its
+//! paths exist, every option says what it does, and every example is one.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::Command;
+
+use clap::{CommandFactory as _, Parser as _};
+use datakit::commands::Cli;
+
+use crate::sandbox::Sandbox;
+
+/// A fenced block of the README.
+struct Block<'a> {
+    kind: &'a str,
+    text: String,
+}
+
+fn blocks(text: &str) -> Vec<Block<'_>> {
+    let mut blocks = Vec::new();
+    let mut open: Option<Block> = None;
+    for line in text.lines() {
+        match (line.strip_prefix("```"), open.take()) {
+            (Some(_), Some(block)) => blocks.push(block),
+            (Some(kind), None) => {
+                open = Some(Block {
+                    kind,
+                    text: String::new(),
+                });
+            }
+            (None, Some(mut block)) => {
+                writeln!(block.text, "{line}").unwrap();
+                open = Some(block);
+            }
+            (None, None) => (),
+        }
+    }
+    assert!(open.is_none(), "a block is not closed");
+    blocks
+}
+
+/// Tells whether what was printed is what was promised: ids, dates and times
+/// may differ, blanks count as one, and `...` stands for anything.
+fn alike(promised: &str, printed: &str) -> bool {
+    let promised: Vec<&str> = promised.lines().collect();
+    let printed: Vec<&str> = printed.lines().collect();
+    promised.len() == printed.len()
+        && promised.iter().zip(&printed).all(|(promised, printed)| {
+            match promised.split_once("...") {
+                Some((start, _)) => plain(printed).starts_with(&plain(start)),
+                None => plain(promised) == plain(printed),
+            }
+        })
+}
+
+/// A line without what changes from run to run.
+fn plain(line: &str) -> String {
+    let digit = |c: char| c.is_ascii_digit();
+    let word = |word: &str| {
+        let hex = word.chars().filter(char::is_ascii_hexdigit).count();
+        if word.len() >= 7 && hex == word.len() {
+            "ID".into()
+        } else if word.len() >= 8
+            && word.contains([':', '-'])
+            && !word.contains(|c| !digit(c) && c != ':' && c != '-')
+        {
+            "DATE".into()
+        } else if word.len() == 5 && word.starts_with(['+', '-']) && word[1..].chars().all(digit) {
+            "ZONE".into()
+        } else {
+            word.to_string()
+        }
+    };
+    line.split_whitespace()
+        .map(word)
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+#[test]
+fn the_tour_of_the_readme_runs_as_it_stands() {
+    let readme = std::fs::read_to_string("README.md").unwrap();
+    let blocks = blocks(&readme);
+    let mut sandbox = Sandbox::new();
+    // Another moment for each commit, as a reader would have it.
+    for name in ["GIT_AUTHOR_DATE", "GIT_COMMITTER_DATE"] {
+        sandbox.unset(name);
+    }
+    let steps: Vec<&Block> = blocks.iter().filter(|block| block.kind == "sh").collect();
+    assert!(steps.len() >= 8, "the tour is in blocks of sh");
+    // One shell runs them all, and marks where each ends.
+    let mut script = String::from("set -euo pipefail\n");
+    for step in &steps {
+        write!(script, "{}printf '\\036'\n", step.text).unwrap();
+    }
+    let output = sandbox.program("bash", ["-c", &script]).output().unwrap();
+    assert!(output.status.success(), "{}", sandbox.shown(&output));
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let printed: Vec<&str> = printed.split('\u{1e}').collect();
+    let mut number = 0;
+    for (index, block) in blocks.iter().enumerate() {
+        if block.kind != "sh" {
+            continue;
+        }
+        if let Some(next) = blocks.get(index + 1)
+            && next.kind == "output"
+        {
+            assert!(
+                alike(&next.text, printed[number]),
+                "after\n{}the README promises\n{}but it was\n{}",
+                block.text,
+                next.text,
+                printed[number]
+            );
+        }
+        number += 1;
+    }
+}
+
+#[test]
+fn the_readme_names_only_files_that_exist() {
+    let readme = std::fs::read_to_string("README.md").unwrap();
+    let known = ["src/", "tests/", "scripts/", "man/", "completions/", ".ci/"];
+    let mut missing = Vec::new();
+    for word in readme.split(|c: char| c.is_whitespace() || "`'\"()|,;<>".contains(c)) {
+        let word = word.trim_end_matches(['.', ':']);
+        let path = known.iter().any(|folder| word.starts_with(folder))
+            || (word.ends_with(".md") && !word.contains("://"))
+            || word == "LICENSE";
+        if path && !Path::new(word).exists() {
+            missing.push(word);
+        }
+    }
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+/// Calls `visit` for a command and all below it, with its full name.
+fn each(command: &clap::Command, name: &str, visit: &mut dyn FnMut(&str, &clap::Command)) {
+    visit(name, command);
+    for below in command.get_subcommands() {
+        each(below, &format!("{name} {}", below.get_name()), visit);
+    }
+}
+
+#[test]
+fn every_command_and_option_says_what_it_does() {
+    let mut silent = Vec::new();
+    each(&Cli::command(), "dk", &mut |name, command| {
+        if command.get_about().is_none() {
+            silent.push(name.to_string());
+        }
+        for argument in command.get_arguments().filter(|a| !a.is_hide_set()) {
+            if argument.get_help().is_none() {
+                silent.push(format!("{name} {}", argument.get_id()));
+            }
+        }
+    });
+    assert!(silent.is_empty(), "no help for {silent:#?}");
+}
+
+#[test]
+fn every_example_is_a_command_line() {
+    let mut wrong = Vec::new();
+    let mut check = |place: &str, text: &str| {
+        for words in commands(text) {
+            if let Err(error) = Cli::try_parse_from(&words) {
+                let expected = matches!(
+                    error.kind(),
+                    clap::error::ErrorKind::DisplayHelp | clap::error::ErrorKind::DisplayVersion
+                );
+                if !expected {
+                    wrong.push(format!("{place}: {}: {error}", words.join(" ")));
+                }
+            }
+        }
+    };
+    check("README.md", &std::fs::read_to_string("README.md").unwrap());
+    each(&Cli::command(), "dk", &mut |name, command| {
+        for help in [command.get_after_help(), command.get_after_long_help()] {
+            check(name, &help.map(ToString::to_string).unwrap_or_default());
+        }
+    });
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The command lines of dk in the indented or fenced lines of a text, as words.
+fn commands(text: &str) -> Vec<Vec<String>> {
+    let mut found = Vec::new();
+    let mut fenced = false;
+    for line in text.lines() {
+        if let Some(kind) = line.strip_prefix("```") {
+            fenced = !kind.is_empty() && kind != "output";
+        } else if fenced || line.starts_with("  ") {
+            // What stands in a command substitution is a command too.
+            for part in line.split("$(") {
+                found.extend(words(part).filter(|words| words[0] == "dk" && words.len() > 1));
+            }
+        }
+    }
+    found
+}
+
+/// The simple commands of a line of shell, as words without their quotes.
+/// What stands behind two blanks describes the line.
+fn words(line: &str) -> impl Iterator<Item = Vec<String>> {
+    let mut commands = vec![vec![]];
+    let (mut word, mut quote, mut inside) = (String::new(), None, false);
+    let mut characters = line.trim().chars().peekable();
+    while let Some(c) = characters.next() {
+        let end = |word: &mut String, commands: &mut Vec<Vec<String>>| {
+            if !word.is_empty() {
+                commands.last_mut().unwrap().push(std::mem::take(word));
+            }
+        };
+        match c {
+            _ if quote == Some(c) => quote = None,
+            _ if quote.is_some() => word.push(c),
+            '\'' | '"' => (quote, inside) = (Some(c), true),
+            ' ' if characters.peek() == Some(&' ') => break,
+            '#' if word.is_empty() && !inside => break,
+            ' ' => {
+                end(&mut word, &mut commands);
+                inside = false;
+                if matches!(
+                    commands.last().unwrap().last().map(String::as_str),
+                    Some("while" | "do" | "if" | "until" | "then")
+                ) {
+                    commands.last_mut().unwrap().clear();
+                }
+            }
+            '|' | ';' | '&' | '>' | '<' | ')' => {
+                end(&mut word, &mut commands);
+                commands.push(vec![]);
+            }
+            '\\' => word.extend(characters.next()),
+            c => word.push(c),
+        }
+    }
+    if !word.is_empty() {
+        commands.last_mut().unwrap().push(word);
+    }
+    commands.into_iter().filter(|words| !words.is_empty())
+}
+
+#[test]
+fn lines_of_shell_are_taken_apart() {
+    assert_eq!(
+        commands(
+            "```sh\ntx=$(dk tx begin 'a b')\nwhile dk ls x | dk cat - >y; do :; done # dk\n```\n  dk log m   what dk does\n"
+        ),
+        [
+            vec!["dk", "tx", "begin", "a b"],
+            vec!["dk", "ls", "x"],
+            vec!["dk", "cat", "-"],
+            vec!["dk", "log", "m"]
+        ]
+    );
+}
+
+#[test]
+fn the_demonstration_runs() {
+    let sandbox = Sandbox::new();
+    let root = std::env::current_dir().unwrap();
+    let output = sandbox
+        .program(root.join("scripts/demo"), [] as [&str; 0])
+        .env("DK", env!("CARGO_BIN_EXE_dk"))
+        .envs(std::env::var("CARGO_HOME").map(|home| ("CARGO_HOME", home)))
+        .output()
+        .unwrap();
+    let shown = sandbox.shown(&output);
+    assert!(output.status.success(), "{shown}");
+    assert!(shown.contains("demo: everything as expected"), "{shown}");
+    let left: Vec<_> = std::fs::read_dir(sandbox.path()).unwrap().collect();
+    assert!(left.is_empty(), "it cleans up: {left:?}");
+}
+
+#[test]
+fn scripts_are_shell_and_may_be_run() {
+    use std::os::unix::fs::PermissionsExt as _;
+    for script in std::fs::read_dir("scripts").unwrap() {
+        let path = script.unwrap().path();
+        if path.is_dir() {
+            continue;
+        }
+        let mode = path.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o111, 0o111, "{} is executable", path.display());
+        let status = Command::new("bash").arg("-n").arg(&path).status().unwrap();
+        assert!(status.success(), "{}", path.display());
+    }
+}
