@@ -3,9 +3,17 @@
 // In a test a panic is the message.
 #![allow(clippy::unwrap_used)]
 
+mod cli_branch;
+mod cli_completions;
+mod cli_diff;
+mod cli_init;
+mod cli_log;
+mod cli_ls;
+mod cli_run;
 mod cli_watch;
 mod client_contract;
 mod diff;
+mod generated;
 mod history;
 mod layering;
 mod manual;
