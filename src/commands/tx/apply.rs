@@ -158,7 +158,10 @@ pub(super) async fn run(session: &Session, tx: &Transaction, args: Apply) -> any
         return Err(refused.context(format!("line {}: nothing was changed", lines.read)));
     }
     let line = match &error {
-        Error::Edit(refused) => refused.number.checked_sub(1).and_then(|index| lines.of.get(index)),
+        Error::Edit(refused) => refused
+            .number
+            .checked_sub(1)
+            .and_then(|index| lines.of.get(index)),
         _ => None,
     };
     let context = match line {
