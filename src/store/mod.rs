@@ -7,6 +7,7 @@
 mod base;
 pub mod collect;
 pub mod commit;
+mod content;
 pub mod diff;
 pub mod edit;
 pub mod engine;

@@ -196,7 +196,7 @@ impl Locks {
                 Ok(Taken::Yes(staged.into_lock(path)))
             }
             K::AlreadyExists => Ok(Taken::Held(staged)),
-            K::NotFound => Ok(Taken::NoParent(staged)),
+            K::NotFound if staged.private.exists() => Ok(Taken::NoParent(staged)),
             K::NotADirectory => Ok(Taken::FileAbove(staged)),
             _ if links_missing(&error) => {
                 self.no_links.store(true, Ordering::Relaxed);
@@ -436,4 +436,87 @@ pub(super) fn random() -> u64 {
             .map_or(0, |now| now.as_nanos()),
     );
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Locks as on a file system without hard links.
+    fn locks(dir: &Path) -> Locks {
+        let locks = Locks::new(dir, dir, true);
+        locks.no_links.store(true, Ordering::Relaxed);
+        locks
+    }
+
+    fn take(locks: &Locks, path: &Path) -> Option<Lock> {
+        let staged = locks.stage(&locks.owner().unwrap(), b"new".to_vec());
+        match locks.take(staged.unwrap(), path).unwrap() {
+            Taken::Yes(lock) => Some(lock),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn without_hard_links_locks_exclude_commit_and_die_with_their_owner_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, lock) = (dir.path().join("file"), dir.path().join("file.lock"));
+        let (mine, other) = (locks(dir.path()), locks(dir.path()));
+        let held = take(&mine, &lock).unwrap();
+        assert!(take(&other, &lock).is_none());
+        let holder = other.holder(&lock).unwrap();
+        assert!(other.claim(&holder).unwrap().is_none(), "it is alive");
+        drop(held);
+        assert!(!lock.exists());
+        take(&mine, &lock).unwrap().commit(&file).unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"new");
+
+        let held = take(&mine, &lock).unwrap();
+        mine.owner().unwrap().abandon();
+        drop((held, mine));
+        assert!(lock.exists());
+        other.claim(&holder).unwrap().unwrap().clear();
+        assert!(!lock.exists());
+        assert_eq!(fs::read(&file).unwrap(), b"new");
+        drop(other);
+        assert_eq!(
+            fs::read_dir(dir.path().join("dk/locks")).unwrap().count(),
+            0
+        );
+    }
+
+    #[test]
+    fn a_lock_of_which_nobody_knows_whose_it_is_stays_until_it_is_old() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = dir.path().join("file.lock");
+        let locks = locks(dir.path());
+        make_dirs(&locks.dir).unwrap();
+        let record = locks.dir.join("dead.0record");
+        fs::write(&record, format!("{}\n", lock.display())).unwrap();
+        fs::write(&lock, "").unwrap();
+        locks.claim("dead").unwrap().unwrap().clear();
+        assert!(lock.exists() && record.exists());
+        let old = std::time::SystemTime::now() - std::time::Duration::from_secs(60);
+        File::open(&lock).unwrap().set_modified(old).unwrap();
+        locks.claim("dead").unwrap().unwrap().clear();
+        assert!(!lock.exists() && !record.exists());
+    }
+
+    #[test]
+    fn an_owner_whose_private_files_outlived_it_is_dead() {
+        let dir = tempfile::tempdir().unwrap();
+        let locks = Locks::new(dir.path(), dir.path(), false);
+        make_dirs(&locks.dir).unwrap();
+        let (private, lock) = (
+            locks.dir.join("dead.0"),
+            dir.path().join("packed-refs.lock"),
+        );
+        fs::write(&private, "").unwrap();
+        fs::hard_link(&private, &lock).unwrap();
+        assert_eq!(locks.owners(), ["dead"]);
+        assert_eq!(locks.holder(&lock).as_deref(), Some("dead"));
+        locks.claim("dead").unwrap().unwrap().clear();
+        assert!(!lock.exists());
+        assert_eq!(locks.owners(), Vec::<String>::new());
+    }
 }

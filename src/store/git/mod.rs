@@ -20,7 +20,7 @@ mod pack;
 mod packed;
 mod recovery;
 mod reflog;
-mod refs;
+pub mod refs;
 mod settings;
 mod stream;
 mod turn;

@@ -19,7 +19,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::model::ObjectId;
 use crate::model::request::Expect;
@@ -53,9 +53,6 @@ pub(super) struct Batch<'a> {
     changed: BTreeSet<PathBuf>,
 }
 
-/// Until when to wait for a lock; `None`: for ever.
-pub(super) type Deadline = Option<Instant>;
-
 impl Refs {
     /// Moves heads, all or none, each by compare-and-swap; durable on return.
     ///
@@ -72,24 +69,23 @@ impl Refs {
         }
         self.writable()?;
         self.sweep();
-        let deadline = self.deadline();
-        loop {
-            if self.try_moves(moves, note, recheck, deadline)? {
-                return Ok(());
-            }
-            if deadline.is_some_and(|end| Instant::now() > end) {
+        let mut pause = self.pause();
+        while !self.try_moves(moves, note, recheck)? {
+            if !pause.wait() {
+                let name = &moves[0].name;
                 return Err(Error::Busy(format!(
-                    "{} is a symbolic ref that keeps changing",
-                    moves[0].name
+                    "symbolic refs near {name} keep changing"
                 )));
             }
         }
+        Ok(())
     }
 
-    pub(super) fn deadline(&self) -> Deadline {
-        self.settings()
-            .lock_timeout
-            .map(|limit| Instant::now() + limit)
+    fn pause(&self) -> Pause {
+        Pause {
+            patience: self.settings().lock_timeout,
+            next: Duration::from_micros(500),
+        }
     }
 
     /// Returns false where a symbolic ref changed on the way.
@@ -98,11 +94,13 @@ impl Refs {
         moves: &[HeadMove],
         note: &MoveNote,
         recheck: &mut dyn FnMut() -> Result<()>,
-        deadline: Deadline,
     ) -> Result<bool> {
         let mut asked = Vec::with_capacity(moves.len());
         for head in moves {
-            asked.push((self.resolve(head.name.as_bytes())?.0, head));
+            let (target, current) = self.resolve(head.name.as_bytes())?;
+            // Looked at again under the lock; this spares the losers a sync.
+            compare(head, current)?;
+            asked.push((target, head));
         }
         asked.sort_by(|a, b| a.0.cmp(&b.0));
         if let Some(pair) = asked.windows(2).find(|pair| pair[0].0 == pair[1].0) {
@@ -111,12 +109,19 @@ impl Refs {
                 quote(&pair[0].0)
             )));
         }
+        let written = asked.iter().filter(|(_, head)| head.new.is_some());
+        let written: HashSet<&[u8]> = written.map(|(target, _)| &target[..]).collect();
+        for name in &written {
+            if let Some(above) = prefixes(name).find(|above| written.contains(above)) {
+                return Err(in_the_way(name, above));
+            }
+        }
         let owner = match asked.len() {
             1 => self.locks.owner()?,
             _ => self.locks.new_owner()?,
         };
         let mut batch = Batch::new(self);
-        let done = batch.run(&asked, &owner, note, recheck, deadline);
+        let done = batch.run(&asked, &owner, note, recheck);
         // Locks are given up here, and folders made for them go with them.
         batch.close();
         done
@@ -130,7 +135,7 @@ impl Refs {
         content: Vec<u8>,
     ) -> Result<Lock> {
         let staged = self.locks.stage(owner, content)?;
-        self.take_lock(staged, path, self.deadline(), &mut BTreeSet::new(), || None)
+        self.take_lock(staged, path, &mut BTreeSet::new(), || None)
     }
 
     /// Turns staged content into the lock on `path`. Directories that got new
@@ -140,25 +145,29 @@ impl Refs {
         &self,
         mut staged: Staged,
         path: &Path,
-        deadline: Deadline,
         changed: &mut BTreeSet<PathBuf>,
         above: impl Fn() -> Option<Error>,
     ) -> Result<Lock> {
         let lock_path = lock_path(path);
-        let mut pause = Pause::default();
+        let mut pause = self.pause();
         loop {
             staged = match self.locks.take(staged, &lock_path)? {
                 Taken::Yes(lock) => return Ok(lock),
                 Taken::Held(staged) => {
                     let holder = self.locks.holder(&lock_path);
                     if holder.map_or(Ok(false), |holder| self.recover(&holder))? {
-                        pause = Pause::default();
+                        pause = self.pause();
                     }
                     staged
                 }
                 Taken::NoParent(staged) => {
                     match make_dirs(path.parent().unwrap_or(path)) {
-                        Ok(made) => changed.extend(made),
+                        Ok(made) => {
+                            if !made.is_empty() {
+                                pause.next = Duration::ZERO;
+                            }
+                            changed.extend(made);
+                        }
                         Err(Error::Io { source, .. })
                             if source.kind() == io::ErrorKind::NotADirectory =>
                         {
@@ -174,10 +183,9 @@ impl Refs {
                     staged
                 }
             };
-            if deadline.is_some_and(|end| Instant::now() > end) {
+            if !pause.wait() {
                 return Err(busy(&lock_path));
             }
-            pause.wait();
         }
     }
 }
@@ -205,9 +213,8 @@ impl<'a> Batch<'a> {
         owner: &Arc<Owner>,
         note: &MoveNote,
         recheck: &mut dyn FnMut() -> Result<()>,
-        deadline: Deadline,
     ) -> Result<bool> {
-        self.lock(asked, owner, deadline)?;
+        self.lock(asked, owner)?;
         for (plan, (target, head)) in self.plans.iter_mut().zip(asked) {
             let (now, current) = self.refs.resolve(head.name.as_bytes())?;
             if now != *target {
@@ -216,25 +223,20 @@ impl<'a> Batch<'a> {
             plan.old = current;
             compare(head, current)?;
         }
-        self.make_room(deadline)?;
+        self.make_room()?;
         self.lock_packed(owner)?;
         recheck()?;
         self.plans.retain(|plan| plan.old != plan.new);
         for plan in &self.plans {
-            let via = asked.iter().find(|(target, _)| *target == plan.target);
-            let via = via.map_or(&plan.target[..], |(_, head)| head.name.as_bytes());
+            let via = asked.binary_search_by(|(target, _)| target.cmp(&plan.target));
+            let via = via.map_or(&plan.target[..], |at| asked[at].1.name.as_bytes());
             self.refs.log_move(via, plan, note)?;
         }
         self.commit(owner)?;
         Ok(true)
     }
 
-    fn lock(
-        &mut self,
-        asked: &[(Vec<u8>, &HeadMove)],
-        owner: &Arc<Owner>,
-        deadline: Deadline,
-    ) -> Result<()> {
+    fn lock(&mut self, asked: &[(Vec<u8>, &HeadMove)], owner: &Arc<Owner>) -> Result<()> {
         let refs = self.refs;
         let stage = |(_, head): &(Vec<u8>, &HeadMove)| {
             let content = head.new.map_or_else(String::new, |id| format!("{id}\n"));
@@ -247,13 +249,9 @@ impl<'a> Batch<'a> {
         };
         for (staged, (target, head)) in staged.into_iter().zip(asked) {
             let above = || refs.ref_above(target).transpose();
-            let lock = refs.take_lock(
-                staged?,
-                &refs.path(target),
-                deadline,
-                &mut self.changed,
-                || above().map(|found| found.map_or_else(|e| e, |it| in_the_way(target, &it))),
-            )?;
+            let lock = refs.take_lock(staged?, &refs.path(target), &mut self.changed, || {
+                above().map(|found| found.map_or_else(|e| e, |it| in_the_way(target, &it)))
+            })?;
             self.plans.push(Plan {
                 target: target.clone(),
                 old: None,
@@ -266,15 +264,10 @@ impl<'a> Batch<'a> {
 
     /// Checks that the new names can stand beside those there are, and removes
     /// empty folders that stand where their files will.
-    fn make_room(&self, deadline: Deadline) -> Result<()> {
+    fn make_room(&self) -> Result<()> {
         let writes = self.plans.iter().filter(|plan| plan.new.is_some());
-        let names: HashSet<&[u8]> = writes.clone().map(|plan| &plan.target[..]).collect();
         for plan in writes {
             if plan.old.is_none() {
-                let mut above = prefixes(&plan.target);
-                if let Some(other) = above.find(|above| names.contains(above)) {
-                    return Err(in_the_way(&plan.target, other));
-                }
                 if let Some(other) = self.refs.ref_above(&plan.target)? {
                     return Err(in_the_way(&plan.target, &other));
                 }
@@ -283,7 +276,7 @@ impl<'a> Batch<'a> {
             if plan.old.is_some() && !path.is_dir() {
                 continue;
             }
-            let mut pause = Pause::default();
+            let mut pause = self.refs.pause();
             loop {
                 let free = !path.is_dir() || remove_empty_dirs(&path);
                 if let Some(other) = self.refs.ref_below(&plan.target)? {
@@ -293,10 +286,9 @@ impl<'a> Batch<'a> {
                     break;
                 }
                 // Somebody holds a lock in there.
-                if deadline.is_some_and(|end| Instant::now() > end) {
+                if !pause.wait() {
                     return Err(Error::Busy(format!("{} is in use", path.display())));
                 }
-                pause.wait();
             }
         }
         Ok(())
@@ -530,23 +522,27 @@ fn side_by_side<T: Sync, R: Send>(all: &[T], each: impl Fn(&T) -> R + Sync) -> V
 /// Pauses between two looks at a lock: from half a millisecond to 50, each of
 /// random length, so that many do not look at once.
 struct Pause {
-    limit: Duration,
-}
-
-impl Default for Pause {
-    fn default() -> Self {
-        Self {
-            limit: Duration::from_micros(500),
-        }
-    }
+    /// How much longer to wait in all; `None`: for ever.
+    patience: Option<Duration>,
+    next: Duration,
 }
 
 impl Pause {
-    fn wait(&mut self) {
-        let whole = u64::try_from(self.limit.as_micros()).unwrap_or(u64::MAX);
-        thread::sleep(Duration::from_micros(
-            whole / 2 + random() % (whole / 2 + 1),
-        ));
-        self.limit = (self.limit * 2).min(Duration::from_millis(50));
+    /// Waits, unless patience has run out.
+    fn wait(&mut self) -> bool {
+        let whole = u64::try_from(self.next.as_micros()).unwrap_or(u64::MAX);
+        let time = Duration::from_micros(whole / 2 + random() % (whole / 2 + 1));
+        if let Some(patience) = &mut self.patience {
+            let Some(left) = patience.checked_sub(time) else {
+                return false;
+            };
+            *patience = left;
+        }
+        if !time.is_zero() {
+            thread::sleep(time);
+        }
+        let next = (self.next * 2).min(Duration::from_millis(50));
+        self.next = next.max(Duration::from_micros(500));
+        true
     }
 }

@@ -341,10 +341,11 @@ impl Refs {
                 if below.starts_with(prefix) || prefix.starts_with(below) {
                     self.walk_folder(below, prefix, found)?;
                 }
-            } else if below.starts_with(prefix) && HeadName::from_full(below).is_some() {
-                if let Some(value) = self.loose(below)? {
-                    found.push((below.clone(), value));
-                }
+            } else if below.starts_with(prefix)
+                && HeadName::from_full(below).is_some()
+                && let Some(value) = self.loose(below)?
+            {
+                found.push((below.clone(), value));
             }
         }
         below.truncate(length);

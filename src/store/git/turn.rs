@@ -66,11 +66,11 @@ impl Turns {
             turns: Some(self),
             locked: false,
         };
-        if let Some((file, next)) = self.files.get_or_init(|| self.open()) {
-            if poll(next, Duration::from_millis(3), deadline) {
-                turn.locked = poll(file, Duration::from_millis(1), deadline);
-                let _ = next.unlock();
-            }
+        if let Some((file, next)) = self.files.get_or_init(|| self.open())
+            && poll(next, Duration::from_millis(3), deadline)
+        {
+            turn.locked = poll(file, Duration::from_millis(1), deadline);
+            let _ = next.unlock();
         }
         turn
     }
