@@ -32,7 +32,7 @@ fn both_sides_stand() {
     assert_eq!(sandbox.ok(["branch", "head", "master"]), head);
     assert_eq!(sandbox.ok(["cat", "master:ours", "master:theirs"]), "1\n1");
     assert_eq!(sandbox.git(["-C", "db.git", "rev-parse", "master^1"]), ours);
-    assert_snapshot!(sandbox.git(["-C", "db.git", "log", "-1", "--format=%an: %B"]), @"");
+    assert_snapshot!(sandbox.git(["-C", "db.git", "log", "-1", "--format=%an: %B"]), @"datakit: Merge side into master");
     // Nothing is left to be merged; the other branch can only move forward.
     assert_eq!(sandbox.ok(["merge", "master", "side"]), head);
     assert_eq!(
@@ -46,8 +46,20 @@ fn both_sides_stand() {
 fn conflicts_are_listed_and_nothing_is_changed() {
     let sandbox = conflicting();
     let head = sandbox.ok(["branch", "head", "master"]);
-    assert_snapshot!(sandbox.dk(["merge", "master", "side"]), @"");
-    assert_snapshot!(sandbox.dk(["merge", "--json", "master", "side"]), @"");
+    assert_snapshot!(sandbox.dk(["merge", "master", "side"]), @"
+    both	Changed on both branches
+    d/gone	option: add/del
+    ! dk: cannot merge side into master
+    ! caused by: 2 paths in conflict: both, d/gone
+    exit status 3
+    ");
+    assert_snapshot!(sandbox.dk(["merge", "--json", "master", "side"]), @r#"
+    {"path":"both","kind":"changed-both"}
+    {"path":"d/gone","kind":"add-del"}
+    ! dk: cannot merge side into master
+    ! caused by: 2 paths in conflict: both, d/gone
+    exit status 3
+    "#);
     assert_eq!(sandbox.ok(["branch", "head", "master"]), head);
 }
 
@@ -61,7 +73,14 @@ fn one_side_may_settle_everything() {
     sandbox.ok(["branch", "reset", "master", &head]);
     sandbox.ok(["merge", "master", "side", "--ours"]);
     assert_eq!(sandbox.ok(["cat", "master:both", "master:d/gone"]), "1\n1");
-    assert_snapshot!(sandbox.dk(["merge", "master", "side", "--ours", "--theirs"]), @"");
+    assert_snapshot!(sandbox.dk(["merge", "master", "side", "--ours", "--theirs"]), @"
+    ! dk: the argument '--ours' cannot be used with '--theirs'
+    !
+    ! Usage: dk merge --ours --store <STORE> <BRANCH> <REV>
+    !
+    ! For more information, try '--help'.
+    exit status 2
+    ");
 }
 
 #[test]
@@ -79,9 +98,21 @@ fn a_dry_run_only_tells() {
 #[test]
 fn merge_refuses_what_is_not_there() {
     let sandbox = forked();
-    assert_snapshot!(sandbox.dk(["merge", "master", "nope"]), @"");
+    assert_snapshot!(sandbox.dk(["merge", "master", "nope"]), @r#"
+    ! dk: branch or commit "nope" does not exist
+    exit status 4
+    "#);
     let zero = "0".repeat(40);
     let expected = ["merge", "master", "side", "--expect", &zero];
-    assert_snapshot!(ids(&sandbox.dk(expected)), @"");
-    assert_snapshot!(sandbox.dk(["merge", "mas ter", "side"]), @"");
+    assert_snapshot!(ids(&sandbox.dk(expected)), @"
+    ! dk: cannot merge side into master
+    ! caused by: branch master is at ID1, not at no commit
+    exit status 5
+    ");
+    assert_snapshot!(sandbox.dk(["merge", "mas ter", "side"]), @r#"
+    ! dk: invalid value 'mas ter' for '<BRANCH>': "mas ter" is not a legal branch name: it holds a blank, a control character or one of ~^:?*[\
+    !
+    ! For more information, try '--help'.
+    exit status 2
+    "#);
 }

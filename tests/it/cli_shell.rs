@@ -51,7 +51,14 @@ fn commands_come_on_a_pipe() {
         "# what is there\nls -r\n\nmkdir 'a b'\nmv d/b \"a b/c\"\nrm a\ndiff\ncommit -m done\n";
     let said = sandbox.dk_with(script, ["tx", "shell", "t"]);
     let head = sandbox.ok(["branch", "head", "master"]);
-    assert_snapshot!(said.replace(&head, "HEAD"), @"");
+    assert_snapshot!(said.replace(&head, "HEAD"), @"
+    a
+    d/b
+    - a
+    + a b/c
+    - d/b
+    HEAD
+    ");
     assert_eq!(sandbox.ok(["ls", "-r", "master"]), "a b/c");
 }
 
@@ -60,27 +67,57 @@ fn a_command_on_a_pipe_may_read_the_rest() {
     let sandbox = store();
     named(&sandbox);
     let script = "write new\nls\nquit\n";
-    assert_snapshot!(sandbox.dk_with(script, ["tx", "shell", "t"]), @"");
-    assert_snapshot!(sandbox.dk(["tx", "cat", "t", "new"]), @"");
+    assert_snapshot!(sandbox.dk_with(script, ["tx", "shell", "t"]), @"! t stays open: go on with 'dk tx shell t'");
+    assert_snapshot!(sandbox.dk(["tx", "cat", "t", "new"]), @"
+    ls
+    quit
+    ");
     sandbox.write("script", "append new\nmore\n");
     sandbox.sh("dk tx shell t < script");
-    assert_snapshot!(sandbox.dk(["tx", "cat", "t", "new"]), @"");
+    assert_snapshot!(sandbox.dk(["tx", "cat", "t", "new"]), @"
+    ls
+    quit
+    more
+    ");
 }
 
 #[test]
 fn the_first_failure_ends_a_script() {
     let sandbox = store();
     named(&sandbox);
-    assert_snapshot!(sandbox.dk_with("rm a\nrm nope\nrm d\n", ["tx", "shell", "t"]), @"");
+    assert_snapshot!(sandbox.dk_with("rm a\nrm nope\nrm d\n", ["tx", "shell", "t"]), @"
+    ! t stays open: go on with 'dk tx shell t'
+    ! dk: line 2 failed
+    ! caused by: cannot remove
+    ! caused by: nope does not exist
+    exit status 4
+    ");
     assert_eq!(
         sandbox.ok(["tx", "ls", "-r", "t"]),
         "d/b",
         "what went before stands"
     );
-    assert_snapshot!(sandbox.dk_with("fly away\n", ["tx", "shell", "t"]), @"");
-    assert_snapshot!(sandbox.dk_with("ls 'a\n", ["tx", "shell", "t"]), @"");
-    assert_snapshot!(sandbox.dk_with("resolve\nmerge nope", ["tx", "shell", "t"]), @"");
-    assert_snapshot!(sandbox.dk_with("", ["tx", "shell", "t", "u"]).lines().next().unwrap(), @"");
+    assert_snapshot!(sandbox.dk_with("fly away\n", ["tx", "shell", "t"]), @"
+    ! t stays open: go on with 'dk tx shell t'
+    ! dk: line 1 failed
+    ! caused by: unrecognized subcommand 'fly'
+    ! hint: 'help' lists the commands
+    exit status 2
+    ");
+    assert_snapshot!(sandbox.dk_with("ls 'a\n", ["tx", "shell", "t"]), @"
+    ! t stays open: go on with 'dk tx shell t'
+    ! dk: line 1 failed
+    ! caused by: a quote is not closed
+    exit status 2
+    ");
+    assert_snapshot!(sandbox.dk_with("resolve\nmerge nope", ["tx", "shell", "t"]), @r#"
+    ! t: nothing is in conflict
+    ! t stays open: go on with 'dk tx shell t'
+    ! dk: line 2 failed
+    ! caused by: branch or commit "nope" does not exist
+    exit status 4
+    "#);
+    assert_snapshot!(sandbox.dk_with("", ["tx", "shell", "t", "u"]).lines().next().unwrap(), @"! dk: unexpected argument 'u' found");
 }
 
 #[test]
@@ -106,10 +143,17 @@ fn only_what_holds_nothing_goes_with_the_session() {
         "2\n1\nfirst"
     );
     assert_eq!(open(&sandbox), 0);
-    assert_snapshot!(sandbox.dk_with("commit\n", ["tx", "shell", "master"]), @"");
-    assert_snapshot!(sandbox.dk_with("quit\n", ["tx", "shell", "unborn"]), @"");
-    assert_snapshot!(sandbox.dk_with("quit\n", ["tx", "shell", "no such"]), @"");
-    assert_snapshot!(sandbox.dk_with("quit\n", ["tx", "shell", tx]), @"");
+    assert_snapshot!(sandbox.dk_with("commit\n", ["tx", "shell", "master"]), @"
+    ! dk: line 1 failed
+    ! caused by: there is nothing to commit
+    exit status 2
+    ");
+    assert_snapshot!(sandbox.dk_with("quit\n", ["tx", "shell", "unborn"]), @"! unborn is neither a branch nor a transaction: a commit will make it a branch");
+    assert_snapshot!(sandbox.dk_with("quit\n", ["tx", "shell", "no such"]), @r#"
+    ! dk: "no such" is not a legal branch name: it holds a blank, a control character or one of ~^:?*[\
+    exit status 2
+    "#);
+    assert_snapshot!(sandbox.dk_with("quit\n", ["tx", "shell", tx]).replace(tx, "TX"), @"");
 }
 
 #[test]
