@@ -491,6 +491,6 @@ fn settle(conflicts: &mut Vec<Conflict>, op: &Op) {
         | Op::Mkdir(path)
         | Op::Set { path, .. } => conflicts.retain(|conflict| conflict.path != *path),
         Op::Remove(path) => conflicts.retain(|conflict| !conflict.path.starts_with(path)),
-        Op::Rename { .. } | Op::Copy { .. } | Op::Chmod { .. } => {}
+        Op::Rename { .. } | Op::Chmod { .. } => {}
     }
 }
