@@ -6,10 +6,17 @@
 mod cli_branch;
 mod cli_completions;
 mod cli_diff;
+mod cli_gc;
+mod cli_import;
 mod cli_init;
 mod cli_log;
 mod cli_ls;
+mod cli_merge;
+mod cli_put;
+mod cli_remote;
 mod cli_run;
+mod cli_shell;
+mod cli_tx;
 mod cli_watch;
 mod client_contract;
 mod diff;
