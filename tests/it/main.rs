@@ -1,7 +1,7 @@
 //! The tests of dk, one binary.
 
-// In a test a panic is the message.
-#![allow(clippy::unwrap_used)]
+// In a test a panic is the message, and a skipped part says so.
+#![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 mod cli_branch;
 mod cli_completions;
@@ -13,13 +13,14 @@ mod cli_run;
 mod cli_watch;
 mod client_contract;
 mod diff;
-mod generated;
 mod engine_contract;
 mod engine_subject;
+mod fsck;
+mod generated;
 mod history;
 mod layering;
-mod refs;
 mod manual;
 mod merge;
+mod refs;
 mod sandbox;
 mod stock;
