@@ -50,11 +50,10 @@ mod exec;
   dk watch -fz master | xargs -0 -n1 printf '%s\\n'    names as they are
 
 JSON:
-  id, tree, parents, author, committer, message       as dk log
-  time                                                when it was committed, in seconds since 1970
-  previous                                            the commit that changes differ from, or null
-  reset                                               the branch moved to history without previous
-  changes                                             path, change, old and new of each, as dk diff
+  {\"id\", \"tree\", \"parents\", \"author\", \"committer\", \"message\",
+   \"time\": seconds, \"previous\", \"reset\", \"changes\"}
+  The commit is as dk log prints it, changes are as dk diff does, and previous is
+  the commit they differ from. reset: the branch moved to history without it.
 
 Exit status:
   4 if the branch is deleted (unless --follow), 124 after --timeout, with --exec that of the command")]
