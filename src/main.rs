@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Parser as _;
 use datakit::commands::{self, Cli};
-use datakit::ui::{Exit, Ui};
+use datakit::ui::{Color, Exit, Ui};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -29,7 +29,10 @@ enum End {
 
 fn main() -> ExitCode {
     commands::complete();
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
     let ui = cli.global.ui();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -87,6 +90,23 @@ async fn run(ui: &Ui, cli: Cli) -> End {
         },
         result = commands::run(ui, cli) => End::Returned(result),
     }
+}
+
+/// Prints why the command line is refused, or the help it asks for.
+fn refuse(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        // A reader of stdout that went away has seen enough.
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    let text = error.render().to_string();
+    let text = text.trim_end();
+    let ui = Ui::new(false, false, Color::Auto);
+    match text.strip_prefix("error: ") {
+        Some(text) => ui.line(&format!("dk: {text}")),
+        None => ui.line(text),
+    }
+    ExitCode::from(2)
 }
 
 /// Prints an error, and returns the status it stands for.

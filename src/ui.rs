@@ -6,7 +6,6 @@
 //! [`Ui::show`] writes a record at once, [`Records`] keeps its own buffer.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, IsTerminal as _, Write};
 use std::pin::Pin;
@@ -19,10 +18,14 @@ use futures_core::Stream;
 use crate::model::request::Progress;
 use crate::model::{TreePath, text};
 
+mod paint;
 mod progress;
 mod reader;
+mod stdout;
 
+pub use paint::{Look, Paint, Painted};
 pub use reader::Reader;
+pub use stdout::{Content, Stdout};
 
 /// How this run speaks to its user. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -247,6 +250,12 @@ impl Ui {
 
     // Questions. None may be the only way: `flag` is the way without a terminal.
 
+    /// Asks for a line that the caller will read.
+    pub fn prompt(&self, prompt: &str) {
+        let prompt = text::printable(prompt.as_bytes());
+        let _ = write!(io::stderr().lock(), "{prompt}");
+    }
+
     /// Tells whether prompts may be shown: stdin and stderr are terminals.
     pub fn interactive(&self) -> bool {
         io::stdin().is_terminal() && io::stderr().is_terminal()
@@ -392,198 +401,9 @@ pub fn write_path(out: &mut dyn Write, path: &TreePath, nul: bool) -> io::Result
     }
 }
 
-/// stdout without a buffer. Remembers when its reader is gone.
-#[derive(Clone, Debug)]
-pub struct Stdout {
-    closed: Arc<AtomicBool>,
-}
-
-impl Write for Stdout {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let stdout = rustix::stdio::stdout();
-        loop {
-            match rustix::io::write(stdout, bytes) {
-                Ok(count) => return Ok(count),
-                Err(rustix::io::Errno::INTR) => (),
-                // Whoever shares this stdout made it non-blocking.
-                Err(rustix::io::Errno::AGAIN) => {
-                    let mut wait = [rustix::event::PollFd::new(
-                        &stdout,
-                        rustix::event::PollFlags::OUT,
-                    )];
-                    match rustix::event::poll(&mut wait, None) {
-                        Ok(_) | Err(rustix::io::Errno::INTR) => (),
-                        Err(error) => return Err(error.into()),
-                    }
-                }
-                Err(error) => {
-                    if error == rustix::io::Errno::PIPE {
-                        self.closed.store(true, Ordering::Relaxed);
-                    }
-                    return Err(error.into());
-                }
-            }
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// See [`Ui::content`].
-pub struct Content {
-    out: Stdout,
-    terminal: bool,
-    /// The beginning of a character whose end is not there yet.
-    held: Vec<u8>,
-}
-
-impl Write for Content {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if !self.terminal {
-            return self.out.write(bytes);
-        }
-        self.held.extend_from_slice(bytes);
-        let whole = self.held.len() - unfinished(&self.held);
-        let shown = text::printable(&self.held[..whole]);
-        self.held.drain(..whole);
-        self.out.write_all(shown.as_bytes())?;
-        Ok(bytes.len())
-    }
-
-    /// Writes out what is held back; to be called at the end.
-    fn flush(&mut self) -> io::Result<()> {
-        let shown = text::printable(&std::mem::take(&mut self.held));
-        self.out.write_all(shown.as_bytes())
-    }
-}
-
-/// Returns the length of the incomplete character at the end of `bytes`.
-fn unfinished(bytes: &[u8]) -> usize {
-    let last = bytes.utf8_chunks().last();
-    match last.map(|chunk| chunk.invalid()) {
-        // A chunk's invalid part is at most 3 bytes, and an incomplete
-        // character only where the bytes end with it.
-        Some(tail) if !tail.is_empty() => match std::str::from_utf8(tail) {
-            Err(error) if error.error_len().is_none() => tail.len(),
-            _ => 0,
-        },
-        _ => 0,
-    }
-}
-
-/// What a piece of text is, for its colour.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Look {
-    /// A commit's id.
-    Commit,
-    /// Something that came.
-    Added,
-    /// Something that went.
-    Removed,
-    /// Something that changed.
-    Updated,
-    /// The head of a hunk, or of a section.
-    Hunk,
-    /// A heading.
-    Strong,
-    Dir,
-    Exec,
-    Link,
-    /// Something that failed.
-    Bad,
-    Faint,
-}
-
-/// Colours, or none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Paint {
-    on: bool,
-}
-
-impl Paint {
-    pub const NONE: Self = Self { on: false };
-
-    fn choose(color: Color, terminal: bool) -> Self {
-        let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        let dumb = || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        Self {
-            on: match color {
-                Color::Always => true,
-                Color::Never => false,
-                Color::Auto => terminal && !set("NO_COLOR") && !dumb(),
-            },
-        }
-    }
-
-    /// Returns `thing` in the colour of `look`.
-    pub fn of<T: fmt::Display>(self, look: Look, thing: T) -> Painted<T> {
-        Painted {
-            begin: self.begin(look),
-            thing,
-            end: self.end(),
-        }
-    }
-
-    /// Returns the escape sequence that begins a look; empty without colours.
-    pub fn begin(self, look: Look) -> &'static str {
-        if !self.on {
-            return "";
-        }
-        match look {
-            Look::Commit | Look::Updated => "\x1b[33m",
-            Look::Added => "\x1b[32m",
-            Look::Removed => "\x1b[31m",
-            Look::Hunk => "\x1b[36m",
-            Look::Strong => "\x1b[1m",
-            Look::Dir => "\x1b[1;34m",
-            Look::Exec => "\x1b[1;32m",
-            Look::Link => "\x1b[1;36m",
-            Look::Bad => "\x1b[1;31m",
-            Look::Faint => "\x1b[2m",
-        }
-    }
-
-    /// Returns the escape sequence that ends any look.
-    pub fn end(self) -> &'static str {
-        if self.on { "\x1b[m" } else { "" }
-    }
-}
-
-/// See [`Paint::of`].
-pub struct Painted<T> {
-    begin: &'static str,
-    thing: T,
-    end: &'static str,
-}
-
-impl<T: fmt::Display> fmt::Display for Painted<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.begin)?;
-        self.thing.fmt(f)?;
-        f.write_str(self.end)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn characters_cut_in_two_are_held_back() {
-        for (bytes, want) in [
-            (&b"abc"[..], 0),
-            (b"a\xc3", 1),
-            (b"a\xe2\x82", 2),
-            (b"a\xf0\x9f\x98", 3),
-            (b"a\xff", 0),
-            (b"\xc3\xa4", 0),
-            (b"", 0),
-        ] {
-            assert_eq!(unfinished(bytes), want, "{bytes:?}");
-        }
-    }
 
     #[test]
     fn odd_paths_are_quoted_or_raw() {
@@ -595,12 +415,5 @@ mod tests {
         };
         assert_eq!(written(false), "\"a\\\"b\\n\u{e4}\"\n");
         assert_eq!(written(true), "a\"b\n\u{e4}\0");
-    }
-
-    #[test]
-    fn colours_are_off_unless_asked_for() {
-        assert_eq!(Paint::NONE.of(Look::Commit, "x").to_string(), "x");
-        let paint = Paint::choose(Color::Always, false);
-        assert_eq!(paint.of(Look::Commit, "x").to_string(), "\x1b[33mx\x1b[m");
     }
 }

@@ -4,21 +4,24 @@
 //! Streams are fed by such a thread through a bounded channel and end it when
 //! dropped. One task, owned by [`Local`], wakes watches.
 
+mod failure;
+mod stream;
+
 use std::io::Read;
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::client::*;
 use crate::model::{Entry, HashKind, Mode, State, Time};
 pub use crate::store::engine::Durability;
 use crate::store::engine::{Engine, Repository};
-use crate::store::{self, Store, diff, fsck, history, rev, walk, watch};
+use crate::store::{self, Store, diff, fsck, history, rev, walk};
+
+use failure::error;
+use stream::Feed;
 
 /// How a local store is opened.
 #[derive(Clone, Copy, Debug, Default)]
@@ -95,26 +98,11 @@ impl Local {
         }
     }
 
-    /// Feeds a stream from a thread, many records at a time.
     fn feed<T: Send + Unpin + 'static>(
         &self,
         work: impl FnOnce(&Arc<Store>, &mut Feed<T>) -> store::Result<()> + Send + 'static,
     ) -> Records<T> {
-        let (sender, receiver) = mpsc::channel(8);
-        let store = self.store.clone();
-        spawn_blocking(move || {
-            let mut feed = Feed {
-                sender,
-                batch: Vec::new(),
-                size: 1,
-            };
-            let result = work(&store, &mut feed);
-            feed.end(result);
-        });
-        Box::pin(Fed {
-            receiver,
-            batch: Vec::new().into_iter(),
-        })
+        stream::feed(self.store.clone(), work)
     }
 
     /// Starts the task that wakes watches, once.
@@ -148,64 +136,6 @@ impl Local {
                     email: identity.email.into_bytes(),
                     time: Time::now(),
                 })
-            }
-        }
-    }
-}
-
-/// Takes the records of one stream.
-struct Feed<T> {
-    sender: mpsc::Sender<Result<Vec<T>>>,
-    batch: Vec<T>,
-    /// Records sent together: few at first, so that the first come at once.
-    size: usize,
-}
-
-/// The reader of a stream has gone.
-fn gone() -> store::Error {
-    store::Error::Invalid("nobody reads any more".into())
-}
-
-impl<T> Feed<T> {
-    fn push(&mut self, record: T) -> store::Result<()> {
-        self.batch.push(record);
-        if self.batch.len() < self.size {
-            return Ok(());
-        }
-        self.size = (self.size * 2).min(512);
-        let batch = std::mem::replace(&mut self.batch, Vec::with_capacity(self.size));
-        self.sender.blocking_send(Ok(batch)).map_err(|_| gone())
-    }
-
-    fn end(mut self, result: store::Result<()>) {
-        let batch = std::mem::take(&mut self.batch);
-        // A reader that has gone needs no end.
-        let _ = self.sender.blocking_send(Ok(batch));
-        if let Err(failure) = result {
-            let _ = self.sender.blocking_send(Err(error(failure)));
-        }
-    }
-}
-
-/// The reading end of a [`Feed`].
-struct Fed<T> {
-    receiver: mpsc::Receiver<Result<Vec<T>>>,
-    batch: std::vec::IntoIter<T>,
-}
-
-impl<T: Unpin> Stream for Fed<T> {
-    type Item = Result<T>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        loop {
-            if let Some(record) = self.batch.next() {
-                return Poll::Ready(Some(Ok(record)));
-            }
-            match self.receiver.poll_recv(context) {
-                Poll::Ready(Some(Ok(batch))) => self.batch = batch.into_iter(),
-                Poll::Ready(Some(Err(failure))) => return Poll::Ready(Some(Err(failure))),
-                Poll::Ready(None) => return Poll::Ready(None),
-                Poll::Pending => return Poll::Pending,
             }
         }
     }
@@ -537,23 +467,7 @@ impl Client for Local {
     }
 
     fn watch(&self, query: WatchQuery) -> Records<Event> {
-        let looking = self.look();
-        let store = self.store.clone();
-        let (sender, receiver) = mpsc::channel(8);
-        tokio::spawn(async move {
-            let result = match looking {
-                Ok(()) => follow(store, query, &sender).await,
-                Err(failure) => Err(failure),
-            };
-            if let Err(failure) = result {
-                // A reader that has gone needs no end.
-                let _ = sender.send(Err(error(failure))).await;
-            }
-        });
-        Box::pin(Fed {
-            receiver,
-            batch: Vec::new().into_iter(),
-        })
+        stream::follow(self.store.clone(), self.look(), query)
     }
 
     async fn fetch(
@@ -622,85 +536,5 @@ impl Client for Local {
             fsck::fsck(&store.objects, &refs, &*progress)
         })
         .await
-    }
-}
-
-/// Sends a watch's events for as long as somebody reads.
-async fn follow(
-    store: Arc<Store>,
-    query: WatchQuery,
-    sender: &mpsc::Sender<Result<Vec<Event>>>,
-) -> store::Result<()> {
-    let broken = || store::Error::Busy("the runtime is shutting down".into());
-    let mut watch = spawn_blocking(move || watch::Watch::new(store, query))
-        .await
-        .map_err(|_| broken())??;
-    let bell = watch.bell();
-    loop {
-        let (back, next) = spawn_blocking(move || {
-            let next = watch.advance();
-            (watch, next)
-        })
-        .await
-        .map_err(|_| broken())?;
-        watch = back;
-        match next? {
-            Some(event) => {
-                if sender.send(Ok(vec![event])).await.is_err() {
-                    return Ok(());
-                }
-            }
-            None => tokio::select! {
-                () = bell.notified() => {}
-                () = sender.closed() => return Ok(()),
-            },
-        }
-    }
-}
-
-/// Says a store's failure in the words of the contract.
-fn error(failure: store::Error) -> Error {
-    let kind = failure.kind();
-    let message = failure.to_string();
-    match failure {
-        store::Error::NotFound(what) => Error::NotFound { what },
-        store::Error::Conflict(conflicts) => Error::Conflict {
-            kinds: conflicts.iter().map(|conflict| conflict.kind).collect(),
-            paths: conflicts
-                .into_iter()
-                .map(|conflict| conflict.path)
-                .collect(),
-        },
-        store::Error::HeadMoved { actual, .. } | store::Error::NotFastForward { actual, .. } => {
-            Error::HeadMoved { message, actual }
-        }
-        store::Error::Source(source) => Error::Other {
-            kind: source.downcast_ref::<Error>().map_or(Kind::Io, Error::kind),
-            message,
-            hint: None,
-            source: match source.downcast::<Error>() {
-                Ok(_) => None,
-                Err(source) => source.source().map(|cause| cause.to_string().into()),
-            },
-        },
-        store::Error::Denied { message, hint } => Error::Other {
-            kind,
-            message,
-            hint: Some(hint),
-            source: None,
-        },
-        store::Error::Io { what, source } => Error::Other {
-            kind,
-            message: what,
-            hint: None,
-            source: Some(Box::new(source)),
-        },
-        store::Error::Failed { what, source } => Error::Other {
-            kind,
-            message: what,
-            hint: None,
-            source: Some(source),
-        },
-        _ => Error::new(kind, message),
     }
 }

@@ -43,6 +43,9 @@ pub enum Error {
         message: String,
         actual: Option<ObjectId>,
     },
+    /// One of the edits of a change was refused, and it is known which.
+    #[error(transparent)]
+    Edit(Refused),
     /// Anything else: the class, and what could not be done and why.
     #[error("{message}")]
     Other {
@@ -52,6 +55,26 @@ pub enum Error {
         #[source]
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
+}
+
+/// Why an edit was refused. It reads as that reason alone.
+#[derive(Debug)]
+pub struct Refused {
+    /// The first edit is number 1.
+    pub number: usize,
+    pub error: Box<Error>,
+}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl std::error::Error for Refused {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.error.source()
+    }
 }
 
 fn count(number: usize, noun: &str) -> String {
@@ -74,6 +97,7 @@ impl Error {
             Self::NotFound { .. } => Kind::NotFound,
             Self::Conflict { .. } => Kind::Conflict,
             Self::HeadMoved { .. } => Kind::HeadMoved,
+            Self::Edit(refused) => refused.error.kind(),
             Self::Other { kind, .. } => *kind,
         }
     }
@@ -81,6 +105,7 @@ impl Error {
     /// Returns what the user could do about it, where that is known.
     pub fn hint(&self) -> Option<&str> {
         match self {
+            Self::Edit(refused) => refused.error.hint(),
             Self::Other { hint, .. } => hint.as_deref(),
             _ => None,
         }

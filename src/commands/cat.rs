@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write as _};
 
 use crate::client::At;
-use crate::commands::{Session, blocking, completions, parse};
+use crate::commands::{Session, blocking, completions, named, parse};
 use crate::model::text::JsonBytes;
 use crate::model::{ObjectId, RevPath, TreePath};
 use crate::ui::{Exit, Ui};
@@ -50,6 +50,7 @@ pub(super) async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
             Err(error) => Err(error),
         };
         let Err(error) = written else { continue };
+        let error = named(error, file);
         if args.files.len() == 1 || session.ui.is_closed() {
             return Err(error);
         }

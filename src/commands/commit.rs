@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use serde::Serialize;
 
 use crate::client::{CommitOptions, Empty, Expect};
-use crate::commands::Session;
+use crate::commands::{Session, parse};
 use crate::model::{ObjectId, text};
 
 /// The flags.
@@ -26,7 +26,7 @@ pub(super) struct Flags {
 #[derive(clap::Args, Clone, Debug)]
 pub(super) struct Guard {
     /// Fail with status 5 unless the branch's head is this commit; 0: it has none
-    #[arg(long, value_name = "ID", value_parser = expect)]
+    #[arg(long, value_name = "ID", value_parser = parse::expect)]
     pub expect: Option<Expect>,
     /// Write the branch even if a work tree has it checked out
     #[arg(long)]
@@ -80,16 +80,6 @@ pub(super) fn in_full(message: OsString) -> Vec<u8> {
         message.push(b'\n');
     }
     message
-}
-
-/// Parses ID as `--expect` takes it.
-pub(super) fn expect(text: &str) -> Result<Expect, String> {
-    if text == "0" {
-        return Ok(Expect::Unborn);
-    }
-    ObjectId::from_hex(text.as_bytes())
-        .map(Expect::Head)
-        .ok_or_else(|| "a full commit id is needed, or 0".into())
 }
 
 /// Prints the commit a branch is at now: under `--json` as `{"commit": ID}`.

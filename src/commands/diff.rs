@@ -106,7 +106,7 @@ pub(super) fn before(commit: &Commit) -> At {
     }
 }
 
-fn empty_tree(hash: HashKind) -> ObjectId {
+pub(super) fn empty_tree(hash: HashKind) -> ObjectId {
     let hex = match hash {
         HashKind::Sha1 => "4b825dc642cb6eb9a060e54bf8d69288fbee4904",
         HashKind::Sha256 => "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321",

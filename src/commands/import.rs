@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 
-use crate::client::{At, Edit};
+use crate::client::Edit;
 use crate::commands::parse::BranchPath;
 use crate::commands::source::Tree;
-use crate::commands::{Session, commit, completions, parse};
-use crate::model::TreePath;
+use crate::commands::{Session, commit, completions, diff, parse};
+use crate::model::{Entry, HashKind, Mode, TreePath};
 
 /// Write a folder or a tar stream in one commit
 ///
@@ -45,9 +45,10 @@ pub(super) async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
         .commit
         .options(session, || format!("import {tree}"))
         .await?;
-    let before = match session.client.head(&branch).await? {
-        Some(head) if args.replace => clearing(session, &At::Commit(head), &path).await?,
-        _ => Vec::new(),
+    let before = if args.replace {
+        clearing(session, &path).await?
+    } else {
+        Vec::new()
     };
     let cannot = format!("cannot import {tree}");
     let edits = tree.edits(path, before, &session.ui)?;
@@ -59,23 +60,27 @@ pub(super) async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
     commit::show(session, head)
 }
 
-/// Returns the edits that leave nothing at a path.
+/// Returns the edits that make an empty folder of whatever is at a path.
 pub(super) async fn clearing(
     session: &Session,
-    at: &At,
     path: &TreePath,
 ) -> anyhow::Result<Vec<Edit<'static>>> {
-    let client = &session.client;
-    if path.is_root() {
-        let items = client.list(at, path, false).await?;
-        return Ok(items
-            .into_iter()
-            .map(|item| Edit::Remove { path: item.path })
-            .collect());
-    }
-    let found = client.stat(at, path).await?;
-    Ok(found
-        .map(|_| Edit::Remove { path: path.clone() })
-        .into_iter()
-        .collect())
+    let digits = session.client.info().await?.id_digits;
+    let hash = if digits == 2 * HashKind::Sha1.id_len() {
+        HashKind::Sha1
+    } else {
+        HashKind::Sha256
+    };
+    let entry = Entry {
+        mode: Mode::DIR,
+        id: diff::empty_tree(hash),
+    };
+    Ok(vec![
+        Edit::Set {
+            path: path.clone(),
+            entry,
+        },
+        // Marks it as a folder that goes if nothing is put into it.
+        Edit::Mkdir { path: path.clone() },
+    ])
 }

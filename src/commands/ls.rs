@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use crate::client::{At, Error};
-use crate::commands::{Session, completions, parse};
+use crate::commands::{Session, completions, named, parse};
 use crate::model::{Entry, EntryKind, Item, Kind, RevPath, TreePath};
 use crate::ui::{Look, Paint, write_path};
 
@@ -53,7 +53,8 @@ pub(super) struct Listed<'a> {
 
 pub(super) async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
     let at = At::Commit(session.resolve(&args.at.rev).await?);
-    list(session, &at, &args.at.path, args.options).await
+    let listed = list(session, &at, &args.at.path, args.options).await;
+    listed.map_err(|error| named(error, &args.at))
 }
 
 /// Lists a folder of any tree; for a file, that file.
@@ -65,7 +66,7 @@ pub(super) async fn list(
 ) -> anyhow::Result<()> {
     let mut records = session.ui.records();
     let paint = session.ui.paint;
-    let mut show = |records: &mut crate::ui::Records, item: &Item| {
+    let show = |records: &mut crate::ui::Records, item: &Item| {
         // The path of a leaf, seen from itself, is empty.
         let name = if item.path.is_root() {
             path

@@ -1,14 +1,13 @@
 //! `dk merge`: merge a commit into a branch.
 
 use std::ffi::OsString;
-use std::future::poll_fn;
 
 use anyhow::Context as _;
 use serde::Serialize;
 
 use crate::client::{At, CommitOptions, Error, MergeOptions, Merged, Side};
-use crate::commands::{Session, commit, completions, parse};
-use crate::model::{BranchName, Change, ConflictKind, Rev, TreePath};
+use crate::commands::{Session, commit, completions, diff, parse};
+use crate::model::{BranchName, ConflictKind, Rev, TreePath};
 
 /// Merge a commit into a branch
 ///
@@ -113,24 +112,12 @@ pub(super) fn show_conflicts<'a>(
 
 /// Prints what a merge would change, and its conflicts.
 async fn would(session: &Session, merged: &Merged) -> anyhow::Result<()> {
-    let client = &session.client;
     let (tree, root) = (At::Tree(merged.tree), TreePath::root());
-    let changes = match merged.head {
-        Some(head) => client.diff(&At::Commit(head), &tree, &root).await?,
-        None => {
-            let mut added = Vec::new();
-            let mut items = client.walk(&tree, &root, false);
-            while let Some(item) = poll_fn(|context| items.as_mut().poll_next(context)).await {
-                let item = item?;
-                added.push(Change {
-                    path: item.path,
-                    old: None,
-                    new: Some(item.entry),
-                });
-            }
-            added
-        }
+    let head = match merged.head {
+        Some(head) => At::Commit(head),
+        None => At::Tree(diff::empty_tree(merged.tree.hash_kind())),
     };
+    let changes = session.client.diff(&head, &tree, &root).await?;
     let conflicts = &merged.conflicts;
     let mut records = session.ui.records();
     for change in &changes {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::client::{self, Client};
 use crate::model::path::NameError;
-use crate::model::{Identity, Kind, ObjectId, Rev, Signature};
+use crate::model::{Identity, Kind, ObjectId, Rev, RevPath, Signature};
 use crate::ui::{Color, Exit, Ui, Usage};
 
 mod author;
@@ -86,8 +86,8 @@ pub struct Global {
     /// Print every record as one line of JSON
     #[arg(long, global = true)]
     json: bool,
-    /// Who commits, instead of GIT_AUTHOR_* or Git's configuration
-    #[arg(long, global = true, value_name = "NAME <MAIL>", value_parser = author::identity)]
+    /// Who commits, as 'Name <mail>', instead of GIT_AUTHOR_* or Git's configuration
+    #[arg(long, global = true, value_parser = author::identity)]
     author: Option<Identity>,
     /// When to use colours
     #[arg(
@@ -187,6 +187,17 @@ pub(crate) async fn blocking<T: Send + 'static>(
             Ok(panic) => std::panic::resume_unwind(panic),
             Err(cancelled) => Err(cancelled.into()),
         },
+    }
+}
+
+/// Says which revision lacks a path, where an error says only which path.
+pub(crate) fn named(error: anyhow::Error, wanted: &RevPath) -> anyhow::Error {
+    match error.downcast_ref() {
+        Some(client::Error::NotFound { what }) if *what == wanted.path.to_string() => {
+            let what = wanted.to_string();
+            client::Error::NotFound { what }.into()
+        }
+        _ => error,
     }
 }
 

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 
 use crate::client::At;
 use crate::commands::ls::{Listed, painted};
-use crate::commands::{Session, completions, parse};
+use crate::commands::{Session, completions, named, parse};
 use crate::model::{Item, RevPath, TreePath};
 use crate::ui::Look;
 
@@ -39,9 +39,11 @@ pub(super) async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
     let top = &args.at.path;
     let depth = args.depth.map_or(usize::MAX, NonZeroUsize::get);
     let paint = session.ui.paint;
+    let items = session.client.list(&at, top, false).await;
+    let items = items.map_err(|error| named(error.into(), &args.at))?;
     let mut levels = vec![Level {
         path: TreePath::root(),
-        rest: session.client.list(&at, top, false).await?.into_iter(),
+        rest: items.into_iter(),
     }];
     let mut records = session.ui.records();
     if !session.ui.json {

@@ -42,9 +42,7 @@ impl Store {
                 .as_ref()
                 .map_or(self.objects.empty_tree(), |commit| commit.tree);
             let mut draft = Draft::new(&self.objects, &old)?;
-            for op in &ops {
-                draft.apply(op, &mut fresh)?;
-            }
+            draft.apply_all(&ops, &mut fresh)?;
             let tree = draft.write(&mut fresh, false)?;
             if tree == old
                 && let Some(head) = nothing_new(options.empty, head, branch)?

@@ -130,6 +130,14 @@ impl Dir {
         }
     }
 
+    /// Returns a copy of what stands under a name.
+    fn look(&self, name: &[u8]) -> Option<Node> {
+        match self.changes.get(name) {
+            Some(node) => node.clone(),
+            None => self.base.as_ref()?.1.get(name).map(Node::Stored),
+        }
+    }
+
     /// Takes out what stands under a name, leaving nothing there.
     fn take(&mut self, name: &[u8]) -> Option<Node> {
         let stored = || self.base.as_ref()?.1.get(name).map(Node::Stored);
@@ -233,6 +241,17 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
+    /// Applies edits in order. A failure says which of them it was.
+    pub fn apply_all(&mut self, ops: &[Op], fresh: &mut Fresh) -> Result<()> {
+        for (index, op) in ops.iter().enumerate() {
+            self.apply(op, fresh).map_err(|error| Error::Edit {
+                number: index + 1,
+                error: Box::new(error),
+            })?;
+        }
+        Ok(())
+    }
+
     /// Applies one edit. After a failure the draft is to be thrown away.
     pub fn apply(&mut self, op: &Op, fresh: &mut Fresh) -> Result<()> {
         match op {
@@ -261,8 +280,8 @@ impl<'a> Draft<'a> {
                     None => Err(Error::NotFound(path.to_string())),
                 }
             }
-            Op::Rename { from, to } => self.transfer(from, to, false),
-            Op::Copy { from, to } => self.transfer(from, to, true),
+            Op::Rename { from, to } => self.rename(from, to, Dir::take),
+            Op::Copy { from, to } => self.rename(from, to, |dir, name| dir.look(name)),
             Op::Chmod { path, exec } => self.chmod(path, *exec),
             Op::Set { path, entry } => self.set(path, *entry),
         }
@@ -353,8 +372,13 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Moves what is at `from`, or with `keep` copies it.
-    fn transfer(&mut self, from: &TreePath, to: &TreePath, keep: bool) -> Result<()> {
+    /// Puts at `to` what `get` gives of what stands at `from`.
+    fn rename(
+        &mut self,
+        from: &TreePath,
+        to: &TreePath,
+        get: impl FnOnce(&mut Dir, &[u8]) -> Option<Node>,
+    ) -> Result<()> {
         let (dir, name) = self.parent(from, false)?;
         if dir.mode(name).is_none() {
             return Err(Error::NotFound(from.to_string()));
@@ -364,7 +388,7 @@ impl<'a> Draft<'a> {
         }
         if to.starts_with(from) {
             return Err(Error::Invalid(format!(
-                "{from} cannot move into itself, to {to}"
+                "{from} cannot go into itself, to {to}"
             )));
         }
         // Look before anything is taken out.
@@ -373,12 +397,7 @@ impl<'a> Draft<'a> {
             return Err(Error::IsDirectory(to.to_string()));
         }
         let (dir, name) = self.parent(from, false)?;
-        let node = dir
-            .take(name)
-            .ok_or_else(|| Error::NotFound(from.to_string()))?;
-        if keep {
-            dir.put(name, node.clone());
-        }
+        let node = get(dir, name).ok_or_else(|| Error::NotFound(from.to_string()))?;
         let (target, last) = self.parent(to, true)?;
         target.put(last, node);
         Ok(())

@@ -313,7 +313,12 @@ pub trait Repository: Send + Sync {
     fn all_refs(&self) -> Result<Vec<(Vec<u8>, ObjectId)>>;
 }
 
-/// A bulk write under way.
+/// What a bulk write answers once something was not added.
+pub(crate) fn bulk_failed() -> Error {
+    Error::Invalid("a bulk write of which a part failed cannot go on".into())
+}
+
+/// A bulk write under way. After a failure it can only be dropped.
 pub trait Bulk: Send {
     /// Adds an object unless the store has it. Returns its id.
     fn add(&mut self, kind: ObjectKind, data: &[u8]) -> Result<ObjectId>;

@@ -12,11 +12,11 @@ use tokio::sync::watch;
 use crate::model::request::Expect;
 use crate::model::{HashKind, ObjectId};
 
-use super::Error;
 use super::engine::{
     Bulk, Engine, Expected, HeadMove, HeadName, Heads, MoveNote, Object, ObjectKind, Result,
-    hash_object,
+    bulk_failed, hash_object,
 };
+use super::{Error, content};
 
 /// See the head of this file.
 pub struct Memory {
@@ -31,6 +31,14 @@ pub struct Memory {
 struct State {
     objects: HashMap<ObjectId, (ObjectKind, Arc<[u8]>)>,
     heads: BTreeMap<HeadName, ObjectId>,
+}
+
+impl State {
+    fn keep(&mut self, object: &Object) {
+        self.objects
+            .entry(object.id)
+            .or_insert_with(|| (object.kind, object.data.as_slice().into()));
+    }
 }
 
 impl Memory {
@@ -52,14 +60,14 @@ impl Memory {
         self.state().objects.get(id).cloned()
     }
 
-    fn add(&self, kind: ObjectKind, data: &[u8]) -> Result<ObjectId> {
-        let id = hash_object(self.hash, kind, data)?;
-        let mut state = self.state();
-        state
-            .objects
-            .entry(id)
-            .or_insert_with(|| (kind, data.into()));
-        Ok(id)
+    fn blob(&self, reader: &mut dyn Read, size: Option<u64>) -> Result<Object> {
+        let data = match size {
+            Some(size) => content::take_all(reader, size)?,
+            None => content::take_up_to(reader, u64::MAX)?,
+        };
+        let kind = ObjectKind::Blob;
+        let id = hash_object(self.hash, kind, &data)?;
+        Ok(Object { id, kind, data })
     }
 }
 
@@ -107,32 +115,22 @@ impl Engine for Memory {
     fn write(&self, objects: &[Object]) -> Result<()> {
         let mut state = self.state();
         for object in objects {
-            state
-                .objects
-                .entry(object.id)
-                .or_insert_with(|| (object.kind, object.data.as_slice().into()));
+            state.keep(object);
         }
         Ok(())
     }
 
     fn put(&self, reader: &mut dyn Read, size: Option<u64>) -> Result<ObjectId> {
-        let mut data = Vec::new();
-        reader
-            .take(size.map_or(u64::MAX, |size| size.saturating_add(1)))
-            .read_to_end(&mut data)
-            .map_err(Error::io("cannot read the content of a blob"))?;
-        if size.is_some_and(|size| size != data.len() as u64) {
-            return Err(Error::Invalid(
-                "the content of a blob is not as long as announced".into(),
-            ));
-        }
-        self.add(ObjectKind::Blob, &data)
+        let object = self.blob(reader, size)?;
+        self.state().keep(&object);
+        Ok(object.id)
     }
 
     fn bulk(&self) -> Result<Box<dyn Bulk + '_>> {
         Ok(Box::new(MemoryBulk {
             memory: self,
             added: Vec::new(),
+            failed: false,
         }))
     }
 
@@ -148,7 +146,7 @@ impl Engine for Memory {
         Ok(heads.map(|(name, id)| (name.clone(), *id)).collect())
     }
 
-    fn move_heads(&self, moves: &[HeadMove], _: &MoveNote, _: &[Object]) -> Result<()> {
+    fn move_heads(&self, moves: &[HeadMove], _: &MoveNote, fresh: &[Object]) -> Result<()> {
         let mut state = self.state();
         for wanted in moves {
             let actual = state.heads.get(&wanted.name).copied();
@@ -177,6 +175,13 @@ impl Engine for Memory {
                 return Err(Error::Exists(other.shown()));
             }
         }
+        for object in fresh {
+            state.keep(object);
+        }
+        let missing = |id: &&ObjectId| !state.objects.contains_key(id);
+        if let Some(id) = moves.iter().flat_map(|wanted| &wanted.new).find(missing) {
+            return Err(Error::NotFound(format!("object {id}")));
+        }
         state.heads = heads;
         drop(state);
         self.changes.send_modify(|number| *number += 1);
@@ -199,6 +204,7 @@ impl Engine for Memory {
 struct MemoryBulk<'a> {
     memory: &'a Memory,
     added: Vec<Object>,
+    failed: bool,
 }
 
 impl Bulk for MemoryBulk<'_> {
@@ -213,10 +219,18 @@ impl Bulk for MemoryBulk<'_> {
     }
 
     fn add_stream(&mut self, reader: &mut dyn Read, size: Option<u64>) -> Result<ObjectId> {
-        self.memory.put(reader, size)
+        let object = self.memory.blob(reader, size);
+        self.failed |= object.is_err();
+        let object = object?;
+        let id = object.id;
+        self.added.push(object);
+        Ok(id)
     }
 
     fn finish(self: Box<Self>) -> Result<()> {
+        if self.failed {
+            return Err(bulk_failed());
+        }
         self.memory.write(&self.added)
     }
 }

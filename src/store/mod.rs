@@ -7,6 +7,7 @@
 mod base;
 pub mod collect;
 pub mod commit;
+mod content;
 pub mod diff;
 pub mod edit;
 pub mod engine;
@@ -82,6 +83,9 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// One of several edits failed: which, counted from 1.
+    #[error("{error}")]
+    Edit { number: usize, error: Box<Error> },
     /// A source of edits failed.
     #[error("{0}")]
     Source(Box<dyn std::error::Error + Send + Sync>),
@@ -124,6 +128,7 @@ impl Error {
                 ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => Kind::ReadOnly,
                 _ => Kind::Io,
             },
+            Self::Edit { error, .. } => error.kind(),
             Self::Failed { .. } | Self::Source(_) => Kind::Io,
         }
     }

@@ -133,3 +133,191 @@ fn peel(objects: &Objects, id: &ObjectId) -> Result<Option<ObjectId>> {
     }
     Ok(None)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::model::{Commit, HashKind, Kind, Signature, text};
+    use crate::store::engine::{Engine, Expected, HeadMove, MoveNote};
+    use crate::store::memory::Memory;
+    use crate::store::objects::{Fresh, write_commit};
+
+    struct Case {
+        objects: Objects,
+        fresh: Fresh,
+    }
+
+    fn who() -> Signature {
+        text::read_signature(b"A <a@b> 1 +0000")
+    }
+
+    impl Case {
+        fn new() -> Self {
+            Self {
+                objects: Objects::new(Arc::new(Memory::new(HashKind::Sha1))),
+                fresh: Fresh::default(),
+            }
+        }
+
+        fn add(&mut self, kind: ObjectKind, data: Vec<u8>) -> ObjectId {
+            self.fresh.add(HashKind::Sha1, kind, data).unwrap()
+        }
+
+        fn commit(&mut self, message: &str, parents: &[ObjectId]) -> ObjectId {
+            let tree = self.objects.empty_tree();
+            let commit = Commit {
+                id: tree,
+                tree,
+                parents: parents.to_vec(),
+                author: who(),
+                committer: who(),
+                message: message.into(),
+            };
+            self.add(ObjectKind::Commit, write_commit(&commit))
+        }
+
+        fn tag(&mut self, target: &ObjectId, kind: &str, name: &str) -> ObjectId {
+            let text = format!("object {target}\ntype {kind}\ntag {name}\n\n");
+            self.add(ObjectKind::Tag, text.into_bytes())
+        }
+
+        /// Writes what was made, and gives names to some of it.
+        fn write(&self, names: &[(&str, ObjectId)]) {
+            self.objects.engine.write(self.fresh.objects()).unwrap();
+            let moves: Vec<HeadMove> = names
+                .iter()
+                .map(|(name, id)| HeadMove {
+                    name: HeadName::from_full(name.as_bytes()).unwrap(),
+                    expected: Expected::Any,
+                    new: Some(*id),
+                })
+                .collect();
+            let note = MoveNote {
+                who: who(),
+                message: String::new(),
+            };
+            self.objects.engine.move_heads(&moves, &note, &[]).unwrap();
+        }
+
+        fn resolve(&self, rev: &str) -> Result<ObjectId> {
+            resolve(&self.objects, &Rev::new(rev).unwrap())
+        }
+    }
+
+    #[test]
+    fn names_are_tried_in_order() {
+        let mut case = Case::new();
+        let root = case.commit("root", &[]);
+        let side = case.commit("side", &[]);
+        let merge = case.commit("merge", &[root, side]);
+        let inner = case.tag(&merge, "commit", "inner");
+        let tag = case.tag(&inner, "tag", "outer");
+        let blob = case.add(ObjectKind::Blob, b"blob".to_vec());
+        let blob_tag = case.tag(&blob, "blob", "blob");
+        let id = merge.to_string();
+        // A branch that looks like an id wins over it.
+        let like_an_id = &root.to_string()[..6];
+        case.write(&[
+            ("refs/heads/main", merge),
+            ("refs/heads/a/b", side),
+            (&format!("refs/heads/{like_an_id}"), side),
+            ("refs/tags/v1", tag),
+            ("refs/tags/blob", blob_tag),
+            ("refs/notes/x", root),
+        ]);
+        for (rev, wanted) in [
+            ("main", merge),
+            ("a/b", side),
+            (like_an_id, side),
+            (&id, merge),
+            (&id.to_uppercase(), merge),
+            (&id[..7], merge),
+            (&tag.to_string(), merge),
+            (&tag.to_string()[..9], merge),
+            ("v1", merge),
+            ("refs/tags/v1", merge),
+            ("refs/heads/main", merge),
+            ("refs/notes/x", root),
+            ("main~", root),
+            ("main^2", side),
+            ("main^0", merge),
+            ("main^2~0", side),
+        ] {
+            assert_eq!(case.resolve(rev).unwrap(), wanted, "{rev}");
+        }
+        let unknown = "12".repeat(20);
+        for rev in [
+            "nobody",
+            "main~2",
+            "main^3",
+            "blob",
+            "HEAD",
+            "refs/heads/none",
+            "refs/",
+            "refs/a..b",
+            "x y",
+            &unknown,
+            &"12".repeat(32),
+            &blob.to_string(),
+            &blob.to_string()[..8],
+            &id[..3],
+        ] {
+            let error = case.resolve(rev).unwrap_err();
+            assert_eq!(error.kind(), Kind::NotFound, "{rev}");
+            let wanted = format!("branch or commit \"{rev}\" does not exist");
+            assert_eq!(error.to_string(), wanted);
+        }
+    }
+
+    #[test]
+    fn short_ids_of_several_commits_are_ambiguous() {
+        let mut case = Case::new();
+        // Enough commits for two to begin alike, by the birthday rule.
+        let ids: Vec<ObjectId> = (0..500)
+            .map(|n| case.commit(&n.to_string(), &[]))
+            .collect();
+        for n in 0..1500 {
+            case.add(ObjectKind::Blob, format!("{n}").into_bytes());
+        }
+        case.write(&[]);
+        let mut seen = BTreeMap::<String, Vec<String>>::new();
+        for id in ids.iter().map(ToString::to_string) {
+            seen.entry(id[..4].to_string()).or_default().push(id);
+        }
+        let (mut ambiguous, mut single) = (0, 0);
+        for (prefix, mut ids) in seen {
+            ids.sort_unstable();
+            match case.resolve(&prefix) {
+                Ok(id) => {
+                    single += 1;
+                    assert_eq!(vec![id.to_string()], ids);
+                }
+                Err(Error::Ambiguous {
+                    prefix: said,
+                    ids: found,
+                }) => {
+                    ambiguous += 1;
+                    assert_eq!((said, found), (prefix, ids));
+                }
+                Err(other) => panic!("{other}"),
+            }
+        }
+        assert!(ambiguous > 0 && single > 0);
+    }
+
+    #[test]
+    fn a_tag_and_its_commit_are_one_answer() {
+        let mut case = Case::new();
+        let commit = case.commit("1", &[]);
+        let begin = commit.to_string()[..4].to_string();
+        let tag = (0..)
+            .map(|n| case.tag(&commit, "commit", &format!("v{n}")))
+            .find(|tag| tag.to_string().starts_with(&begin))
+            .unwrap();
+        assert_ne!(tag, commit);
+        case.write(&[]);
+        assert_eq!(case.resolve(&begin).unwrap(), commit);
+    }
+}

@@ -1,11 +1,22 @@
 //! The tests of dk, one binary.
 
-// In a test a panic is the message.
-#![allow(clippy::unwrap_used)]
+// In a test a panic is the message, and a skipped part says so.
+#![allow(clippy::print_stdout, clippy::unwrap_used)]
 
+mod cli_branch;
+mod cli_completions;
+mod cli_diff;
+mod cli_init;
+mod cli_log;
+mod cli_ls;
+mod cli_run;
 mod cli_watch;
 mod client_contract;
 mod diff;
+mod engine_contract;
+mod engine_subject;
+mod generated;
+mod fsck;
 mod history;
 mod layering;
 mod manual;

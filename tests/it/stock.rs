@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
 use datakit::model::{Commit, ObjectId};
@@ -61,6 +61,13 @@ impl Repo {
 
     /// As [`Repo::git`], with something on stdin.
     pub fn feed(&self, args: &[&str], input: &[u8]) -> Vec<u8> {
+        let output = self.run(args, input);
+        assert!(output.status.success(), "git {args:?}");
+        output.stdout
+    }
+
+    /// As [`Repo::feed`], whatever comes of it.
+    pub fn run(&self, args: &[&str], input: &[u8]) -> Output {
         let mut git = Command::new("git")
             .args(args)
             .current_dir(self.path())
@@ -73,12 +80,10 @@ impl Repo {
             .spawn()
             .unwrap();
         let mut stdin = git.stdin.take().unwrap();
-        let output = std::thread::scope(|scope| {
+        std::thread::scope(|scope| {
             scope.spawn(move || stdin.write_all(input).unwrap());
             git.wait_with_output().unwrap()
-        });
-        assert!(output.status.success(), "git {args:?}");
-        output.stdout
+        })
     }
 
     /// Runs git and reads ids, one a line.
@@ -88,13 +93,6 @@ impl Repo {
             .filter(|line| !line.is_empty())
             .map(|line| ObjectId::from_hex(line).unwrap())
             .collect()
-    }
-
-    /// Makes a tree of `mode type id<TAB>name` lines ended by NUL, the way
-    /// `git mktree -z` takes them. Missing objects are no failure.
-    pub fn mktree(&self, lines: &[u8]) -> ObjectId {
-        let out = self.feed(&["mktree", "-z", "--missing"], lines);
-        ObjectId::from_hex(out.trim_ascii()).unwrap()
     }
 }
 
@@ -151,11 +149,14 @@ impl History {
                 writeln!(stream, "{word} :{parent}").unwrap();
             }
             for _ in 0..dice.roll(3) {
-                let path = dice.pick(&PATHS);
+                let nth = dice.roll(PATHS.len());
+                let path = PATHS[nth];
                 match dice.roll(4) {
                     0 => writeln!(stream, "D {path}").unwrap(),
+                    // No two files are alike: Git would see renames.
                     value => {
-                        writeln!(stream, "M 100644 inline {path}\ndata 1\n{value}").unwrap();
+                        let content = format!("data 2\n{nth}{value}");
+                        writeln!(stream, "M 100644 inline {path}\n{content}").unwrap();
                     }
                 }
             }

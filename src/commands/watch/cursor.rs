@@ -4,9 +4,9 @@
 //! a new file takes the old one's place. `0` stands for the time before the
 //! branch's first commit.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -62,18 +62,38 @@ impl Cursor {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
         };
-        let mut temporary = tempfile::Builder::new()
-            .prefix(".dk-cursor-")
-            .permissions(fs::Permissions::from_mode(0o666))
-            .tempfile_in(folder)?;
-        if let Ok(old) = fs::metadata(&target) {
-            temporary.as_file().set_permissions(old.permissions())?;
+        let name = target.file_name().ok_or(io::ErrorKind::IsADirectory)?;
+        let mut new = OsString::from(".");
+        new.push(name);
+        new.push(format!(".{}", std::process::id()));
+        let new = folder.join(new);
+        let written = write_new(&new, &target, text).and_then(|()| fs::rename(&new, &target));
+        if written.is_err() {
+            // The failure that matters is known.
+            let _ = fs::remove_file(&new);
         }
-        temporary.write_all(text)?;
-        temporary.as_file().sync_all()?;
-        temporary.persist(&target).map_err(|failed| failed.error)?;
+        written?;
         File::open(folder)?.sync_all()
     }
+}
+
+/// Writes a file that is not there yet, with the rights of the one whose
+/// place it is to take.
+fn write_new(new: &Path, old: &Path, text: &[u8]) -> io::Result<()> {
+    let create = || File::options().write(true).create_new(true).open(new);
+    let mut file = match create() {
+        // Left by a process of this number that died.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            fs::remove_file(new)?;
+            create()?
+        }
+        result => result?,
+    };
+    if let Ok(old) = fs::metadata(old) {
+        file.set_permissions(old.permissions())?;
+    }
+    file.write_all(text)?;
+    file.sync_all()
 }
 
 #[cfg(test)]

@@ -6,12 +6,14 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};
@@ -174,7 +176,7 @@ impl Running {
     /// Tells whether no process of the group is left.
     fn gone(&mut self) -> bool {
         // The leader must be waited for first: until then it is a member.
-        !matches!(self.child.try_wait(), Ok(None)) && test_kill_process_group(self.group).is_err()
+        !matches!(self.child.try_wait(), Ok(None)) && !runs(self.group)
     }
 
     /// Kills what is left.
@@ -202,4 +204,36 @@ impl Drop for Running {
         }
         self.kill();
     }
+}
+
+/// Tells whether a process of the group has not ended yet.
+fn runs(group: Pid) -> bool {
+    if test_kill_process_group(group) == Err(Errno::SRCH) {
+        return false;
+    }
+    // One that has ended stays a member until it is waited for: in a container
+    // without an init, for ever. Where there is a /proc, it tells them apart.
+    let Ok(processes) = fs::read_dir("/proc") else {
+        return true;
+    };
+    let mut told = false;
+    for process in processes.flatten() {
+        let Ok(stat) = fs::read(process.path().join("stat")) else {
+            continue;
+        };
+        told = true;
+        // proc_pid_stat(5): number, name in parentheses, state, parent, group.
+        let Some(name_end) = stat.iter().rposition(|b| *b == b')') else {
+            continue;
+        };
+        let rest = String::from_utf8_lossy(&stat[name_end + 1..]);
+        let mut fields = rest.split_ascii_whitespace();
+        let (state, number) = (fields.next(), fields.nth(1));
+        if number.and_then(|number| number.parse().ok()) == Some(group.as_raw_nonzero().get())
+            && !matches!(state, Some("Z" | "X"))
+        {
+            return true;
+        }
+    }
+    !told
 }

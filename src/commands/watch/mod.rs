@@ -108,7 +108,7 @@ pub struct Args {
     /// from; empty: nothing) and DK_STORE in its environment. The first one that
     /// fails ends the watch with its status.
     #[arg(long, value_name = "CMD", num_args = 1.., allow_hyphen_values = true,
-          value_hint = clap::ValueHint::CommandWithArguments,
+          value_hint = clap::ValueHint::CommandName,
           conflicts_with_all = ["nul", "batch", "commits"])]
     exec: Vec<OsString>,
 

@@ -16,7 +16,7 @@ use std::thread::{self, JoinHandle};
 use gix::zlib::Compression;
 
 use crate::model::ObjectId;
-use crate::store::engine::{Bulk, Object, ObjectKind, hash_object};
+use crate::store::engine::{Bulk, Object, ObjectKind, bulk_failed, hash_object};
 use crate::store::{Error, Result};
 
 use super::loose::{Loose, Received, deflate};
@@ -159,7 +159,7 @@ impl Bulk for GitBulk<'_> {
 
     fn finish(mut self: Box<Self>) -> Result<()> {
         if self.failed {
-            return Err(failed_before());
+            return Err(bulk_failed());
         }
         match self.packing.take() {
             None => self.loose.write(&self.few),
@@ -213,7 +213,7 @@ impl Packing {
     fn finish(mut self) -> Result<()> {
         self.stop();
         let mut pack = self.shared.lock();
-        let pack = std::mem::replace(&mut *pack, Err(failed_before()));
+        let pack = std::mem::replace(&mut *pack, Err(bulk_failed()));
         pack?.finish(&self.dir)
     }
 
@@ -222,7 +222,7 @@ impl Packing {
         for worker in self.workers.drain(..) {
             // A panic was told by the thread itself; the pack stays unfinished.
             if worker.join().is_err() {
-                *self.shared.lock() = Err(failed_before());
+                *self.shared.lock() = Err(bulk_failed());
             }
         }
     }
@@ -235,15 +235,10 @@ impl Drop for Packing {
 }
 
 fn take_failure(pack: &mut Result<Pack>) -> Error {
-    match std::mem::replace(pack, Err(failed_before())) {
+    match std::mem::replace(pack, Err(bulk_failed())) {
         Err(error) => error,
-        Ok(_) => failed_before(),
+        Ok(_) => bulk_failed(),
     }
-}
-
-/// What those hear who go on after the failure that was reported.
-fn failed_before() -> Error {
-    Error::Invalid("this bulk write has failed before".into())
 }
 
 fn work(jobs: &Mutex<Receiver<Object>>, shared: &Shared) {

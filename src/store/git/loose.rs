@@ -18,7 +18,7 @@ use tempfile::NamedTempFile;
 
 use crate::model::{HashKind, ObjectId};
 use crate::store::engine::{Object, ObjectHasher, ObjectKind, hash_object};
-use crate::store::{Error, Result};
+use crate::store::{Error, Result, content};
 
 use super::durable::Keeping;
 use super::objects::loose_path;
@@ -26,7 +26,6 @@ use super::objects::loose_path;
 pub(super) const TEMP_PREFIX: &str = "tmp_obj_dk";
 /// Content of unknown length is held in memory up to this.
 pub(super) const SPOOL_FROM: usize = 1 << 20;
-const CHUNK: usize = 64 * 1024;
 
 /// Where and how loose objects are written.
 pub(super) struct Loose {
@@ -138,18 +137,13 @@ impl Loose {
     /// Takes content into memory: what is announced, however much that is, or
     /// up to [`SPOOL_FROM`] where nothing is.
     pub fn take_small(&self, reader: &mut dyn Read, size: Option<u64>) -> Result<Received> {
-        let most = size.unwrap_or(SPOOL_FROM as u64);
-        let mut data = Vec::with_capacity(size.unwrap_or_default() as usize);
-        Read::take(&mut *reader, most)
-            .read_to_end(&mut data)
-            .map_err(source_failed)?;
-        match size {
-            Some(size) => check_length(reader, data.len() as u64, size)?,
-            None if data.len() >= SPOOL_FROM => {
-                let (file, size) = self.spool(&data, reader)?;
-                return Ok(Received::Spooled(file, size));
-            }
-            None => (),
+        let data = match size {
+            Some(size) => content::take_all(reader, size)?,
+            None => content::take_up_to(reader, SPOOL_FROM as u64)?,
+        };
+        if size.is_none() && data.len() >= SPOOL_FROM {
+            let (file, size) = self.spool(&data, reader)?;
+            return Ok(Received::Spooled(file, size));
         }
         Ok(Received::Small(Object {
             id: hash_object(self.hash, ObjectKind::Blob, &data)?,
@@ -164,16 +158,10 @@ impl Loose {
         let mut file = self.temp()?;
         file.write_all(start).map_err(cannot_write(file.path()))?;
         let mut size = start.len() as u64;
-        let mut chunk = vec![0; CHUNK];
-        loop {
-            let count = read_some(rest, &mut chunk)?;
-            if count == 0 {
-                break;
-            }
-            file.write_all(&chunk[..count])
-                .map_err(cannot_write(file.path()))?;
-            size += count as u64;
-        }
+        size += content::copy(rest, |chunk| {
+            let result = file.write_all(chunk);
+            result.map_err(cannot_write(file.path()))
+        })?;
         file.as_file_mut()
             .rewind()
             .map_err(cannot_write(file.path()))?;
@@ -187,7 +175,7 @@ impl Loose {
         let mut out = Box::new(deflate::Write::new(file.as_file(), self.level));
         out.write_all(ObjectKind::Blob.header(size).as_bytes())
             .map_err(cannot_write(file.path()))?;
-        copy_exactly(reader, size, |chunk| {
+        content::copy_exactly(reader, size, |chunk| {
             hasher.update(chunk);
             out.write_all(chunk).map_err(cannot_write(file.path()))
         })?;
@@ -232,55 +220,6 @@ fn fan_out(path: &Path) -> &Path {
 
 pub(super) fn cannot_write(path: &Path) -> impl FnOnce(io::Error) -> Error {
     Error::io(format!("cannot write {}", path.display()))
-}
-
-fn source_failed(error: io::Error) -> Error {
-    Error::Source(error.into())
-}
-
-/// Reads once; 0 is the end.
-fn read_some(reader: &mut dyn Read, chunk: &mut [u8]) -> Result<usize> {
-    loop {
-        match reader.read(chunk) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
-            result => return result.map_err(source_failed),
-        }
-    }
-}
-
-/// Gives `size` bytes to `take`, chunk by chunk; more or fewer are an error.
-pub(super) fn copy_exactly(
-    reader: &mut dyn Read,
-    size: u64,
-    mut take: impl FnMut(&[u8]) -> Result<()>,
-) -> Result<()> {
-    let mut chunk = vec![0; CHUNK];
-    let mut got = 0;
-    while got < size {
-        let wanted = usize::try_from(size - got).map_or(CHUNK, |left| left.min(CHUNK));
-        let count = read_some(reader, &mut chunk[..wanted])?;
-        if count == 0 {
-            break;
-        }
-        take(&chunk[..count])?;
-        got += count as u64;
-    }
-    check_length(reader, got, size)
-}
-
-/// Sees that a reader gave as much as was announced, and ends there.
-pub(super) fn check_length(reader: &mut dyn Read, got: u64, announced: u64) -> Result<()> {
-    if got < announced {
-        return Err(Error::Invalid(format!(
-            "content ends after {got} of {announced} bytes"
-        )));
-    }
-    match read_some(reader, &mut [0])? {
-        0 => Ok(()),
-        _ => Err(Error::Invalid(format!(
-            "content goes on after {announced} bytes"
-        ))),
-    }
 }
 
 /// Compresses `parts`, one after the other, as one stream into `out`.

@@ -4,19 +4,23 @@
 //!
 //! - Reading goes through gix's object database by handles that never look for
 //!   new packs by themselves. They are kept in a pool; each belongs to a [`View`].
-//! - A miss looks at the directories' times. Where they changed, a new view
-//!   replaces the old one with all its handles, and the look-up is repeated. So
-//!   a miss costs a few stat(2), and no handle or delta cache outlives the packs
-//!   it was made for.
+//! - A miss looks at the directories' times, and at their names where the times
+//!   are too fresh to be trusted. Where they changed, a new view replaces the
+//!   old one with all its handles, and the look-up is repeated. So a miss costs
+//!   a few stat(2), and no handle or delta cache outlives the packs it was made
+//!   for.
 //! - Replacement refs are ignored: an id means its content.
 //!
 //! Locks: `state` is held for moments only, and never with `refreshing` wanted;
 //! `refreshing` is held while directories are listed.
 
 use std::collections::HashSet;
+use std::collections::hash_map::DefaultHasher;
 use std::fs;
+use std::hash::{Hash as _, Hasher as _};
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -61,7 +65,9 @@ struct View {
     places: Vec<PathBuf>,
     stamp: Stamp,
     /// Whether a change after this view was made is sure to change the stamp.
-    settled: bool,
+    settled: AtomicBool,
+    /// What decides where the stamp does not: a hash of all names.
+    names: u64,
     packs: OnceLock<Vec<Pack>>,
 }
 
@@ -88,10 +94,6 @@ impl Objects {
             }),
             refreshing: Mutex::new(()),
         })
-    }
-
-    pub fn dir(&self) -> &Path {
-        &self.dir
     }
 
     pub fn find(&self, id: &ObjectId, buffer: &mut Vec<u8>) -> Result<Option<ObjectKind>> {
@@ -266,10 +268,10 @@ impl Objects {
         if than.is_some_and(|than| view.number > than) {
             return Ok(true);
         }
-        if view.settled && view.stamp == stamp(&view.places) {
-            return Ok(false);
+        match view.is_current() {
+            true => Ok(false),
+            false => self.renew(),
         }
-        self.renew()
     }
 
     fn renew(&self) -> Result<bool> {
@@ -301,25 +303,38 @@ impl Objects {
 
 impl View {
     fn now(dir: &Path, number: u64) -> Result<Self> {
-        let now = SystemTime::now();
         let mut places = vec![dir.to_owned()];
         let current = std::env::current_dir().unwrap_or_default();
         let alternates = gix::odb::alternate::resolve(dir.to_owned(), &current).map_err(
             Error::failed(format!("cannot find the alternates of {}", dir.display())),
         )?;
         places.extend(alternates);
+        let now = SystemTime::now();
         let stamp = stamp(&places);
-        let settled = stamp
-            .iter()
-            .flatten()
-            .all(|time| now.duration_since(*time).is_ok_and(|age| age > SETTLED));
         Ok(Self {
             number,
-            places,
+            settled: is_settled(&stamp, now).into(),
             stamp,
-            settled,
+            names: names(&places),
+            places,
             packs: OnceLock::new(),
         })
+    }
+
+    fn is_current(&self) -> bool {
+        let now = SystemTime::now();
+        if self.stamp != stamp(&self.places) {
+            return false;
+        }
+        if self.settled.load(Ordering::Relaxed) {
+            return true;
+        }
+        if self.names != names(&self.places) {
+            return false;
+        }
+        self.settled
+            .store(is_settled(&self.stamp, now), Ordering::Relaxed);
+        true
     }
 
     fn packs(&self, hash: HashKind) -> &[Pack] {
@@ -394,6 +409,29 @@ fn stamp(places: &[PathBuf]) -> Stamp {
             ]
         })
         .collect()
+}
+
+fn is_settled(stamp: &Stamp, now: SystemTime) -> bool {
+    let long_ago = |time: &SystemTime| now.duration_since(*time).is_ok_and(|age| age > SETTLED);
+    stamp.iter().flatten().all(long_ago)
+}
+
+fn names(places: &[PathBuf]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for place in places {
+        fs::read(place.join("info/alternates"))
+            .ok()
+            .hash(&mut hasher);
+        let entries = fs::read_dir(place.join("pack"));
+        let mut names: Vec<_> = entries
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| Some(entry.ok()?.file_name()))
+            .collect();
+        names.sort_unstable();
+        names.hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 fn kind(kind: gix::objs::Kind) -> ObjectKind {

@@ -13,10 +13,10 @@ use tempfile::NamedTempFile;
 
 use crate::model::{HashKind, ObjectId};
 use crate::store::engine::{ObjectHasher, ObjectKind};
-use crate::store::{Error, Result};
+use crate::store::{Error, Result, content};
 
 use super::durable::Keeping;
-use super::loose::{cannot_write, copy_exactly};
+use super::loose::cannot_write;
 
 pub(super) const PACK_PREFIX: &str = "tmp_pack_dk";
 pub(super) const INDEX_PREFIX: &str = "tmp_idx_dk";
@@ -109,7 +109,7 @@ impl Pack {
         entry_header(ObjectKind::Blob, size, &mut header);
         counted.write_all(&header).map_err(cannot_write(&path))?;
         let mut out = Box::new(deflate::Write::new(&mut counted, Compression::BEST_SPEED));
-        copy_exactly(reader, size, |chunk| {
+        content::copy_exactly(reader, size, |chunk| {
             hasher.update(chunk);
             out.write_all(chunk).map_err(cannot_write(&path))
         })?;

@@ -129,8 +129,8 @@ impl Store {
         let (ops, mut fresh) = Collector::run(&self.objects, edits)?;
         self.change(id, now, &mut fresh, |stored, fresh| {
             let mut draft = Draft::new(&self.objects, &stored.tree)?;
+            draft.apply_all(&ops, fresh)?;
             for op in &ops {
-                draft.apply(op, fresh)?;
                 settle(&mut stored.meta.conflicts, op);
             }
             stored.tree = draft.write(fresh, true)?;
@@ -489,6 +489,7 @@ fn settle(conflicts: &mut Vec<Conflict>, op: &Op) {
         | Op::Truncate { path, .. }
         | Op::Link { path, .. }
         | Op::Mkdir(path)
+        | Op::Copy { to: path, .. }
         | Op::Set { path, .. } => conflicts.retain(|conflict| conflict.path != *path),
         Op::Remove(path) => conflicts.retain(|conflict| !conflict.path.starts_with(path)),
         Op::Rename { .. } | Op::Copy { .. } | Op::Chmod { .. } => {}
