@@ -29,5 +29,6 @@ mod layering;
 mod manual;
 mod merge;
 mod refs;
+mod remotes;
 mod sandbox;
 mod stock;
