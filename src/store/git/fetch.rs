@@ -226,7 +226,7 @@ fn take_pack(
 ) -> Result<()> {
     let cannot = || Error::failed("cannot store what was received");
     let io = |path: &Path| Error::io(format!("cannot write {}", path.display()));
-    let objects = git.objects.dir();
+    let objects = &git.loose.dir;
     // git clears away what is called tmp_ and old.
     let arrival = tempfile::Builder::new()
         .prefix("tmp_objdir-dk-")

@@ -43,7 +43,7 @@ pub(super) fn push(
 /// Counts garbage, and unless `dry_run` has `git gc` collect it.
 pub(super) fn gc(git: &Git, dry_run: bool, progress: &dyn Progress) -> Result<Collected> {
     let mut collected = count(git, progress)?;
-    let forgotten = forgotten(git.objects.dir());
+    let forgotten = forgotten(&git.loose.dir);
     collected.leftovers = forgotten.len() as u64;
     if dry_run {
         collected.leftovers += git.refs.dead_owners();
@@ -78,7 +78,7 @@ pub(super) fn gc(git: &Git, dry_run: bool, progress: &dyn Progress) -> Result<Co
 /// Counts loose objects and packs.
 fn count(git: &Git, progress: &dyn Progress) -> Result<Collected> {
     let mut collected = Collected::default();
-    let objects = git.objects.dir();
+    let objects = &git.loose.dir;
     progress.begin("counting objects", Some(256), false);
     for first in 0..=u8::MAX {
         for (name, size) in files(&objects.join(format!("{first:02x}")))? {
