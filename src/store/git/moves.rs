@@ -507,21 +507,15 @@ fn compare(head: &HeadMove, actual: Option<ObjectId>) -> Result<()> {
         _ => return Ok(()),
     };
     Err(Error::HeadMoved {
-        name: short(head.name.as_bytes()),
+        name: head.name.shown(),
         expected,
         actual,
     })
 }
 
-/// A branch without `refs/heads/`, another ref in full.
-fn short(name: &[u8]) -> String {
-    quote(name.strip_prefix(b"refs/heads/").unwrap_or(name)).to_string()
-}
-
 fn in_the_way(new: &[u8], old: &[u8]) -> Error {
-    let what = |name: &[u8]| match HeadName::from_full(name) {
-        Some(_) if name.starts_with(b"refs/heads/") => format!("branch {}", short(name)),
-        _ => short(name),
+    let what = |name: &[u8]| {
+        HeadName::from_full(name).map_or_else(|| quote(name).to_string(), |name| name.shown())
     };
     Error::Exists(format!("cannot create {}: {}", what(new), what(old)))
 }

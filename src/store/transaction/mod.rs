@@ -492,6 +492,6 @@ fn settle(conflicts: &mut Vec<Conflict>, op: &Op) {
         | Op::Copy { to: path, .. }
         | Op::Set { path, .. } => conflicts.retain(|conflict| conflict.path != *path),
         Op::Remove(path) => conflicts.retain(|conflict| !conflict.path.starts_with(path)),
-        Op::Rename { .. } | Op::Copy { .. } | Op::Chmod { .. } => {}
+        Op::Rename { .. } | Op::Chmod { .. } => {}
     }
 }
