@@ -497,10 +497,12 @@ fn configuration_is_read_as_it_is_now_and_keeps_its_shape() {
         git.identity().unwrap(),
         (Some("Ada".into()), Some("ada@example.org".into()))
     );
-    assert_eq!(
-        git.set_config("nonsense", "1").unwrap_err().kind(),
-        Kind::Invalid
-    );
+    for bad in ["nonsense", "", "a.", ".a", "a.b c", "a b.c"] {
+        let error = git.set_config(bad, "1").unwrap_err();
+        assert_eq!(error.kind(), Kind::Invalid, "{bad:?}");
+    }
+    assert_eq!(git.config("nonsense").unwrap_err().kind(), Kind::Invalid);
+    assert_eq!(fs::read_to_string(&path).unwrap().matches(" b").count(), 0);
 }
 
 #[test]
@@ -570,7 +572,6 @@ fn pushing_is_done_by_git_and_its_words_are_passed_on() {
         theirs.path().file_name().unwrap().to_str().unwrap()
     );
     git.add_remote("near", &relative).unwrap();
-    git.push("near", &["main:other".into()], &()).unwrap_err();
     git.push("near", &["main:refs/heads/other".into()], &())
         .unwrap();
     assert_eq!(id(&theirs, "other"), id(&ours, "main"));

@@ -73,6 +73,13 @@ impl Git {
     }
 }
 
+/// Takes a key apart: a section, perhaps a subsection, and a name.
+fn known(key: &str) -> Result<gix::config::KeyRef<'_>> {
+    gix::config::KeyRef::parse_unvalidated(key.into())
+        .filter(|key| !key.section_name.is_empty() && !key.value_name.is_empty())
+        .ok_or_else(|| Error::Invalid(format!("{key:?} is not a configuration key")))
+}
+
 impl Repository for Git {
     fn path(&self) -> &Path {
         &self.path
@@ -111,14 +118,15 @@ impl Repository for Git {
 
     fn config(&self, key: &str) -> Result<Option<String>> {
         let repo = self.reopen()?;
-        let value = repo.config_snapshot().string(key);
+        let value = repo.config_snapshot().string(known(key)?);
         Ok(value.map(|value| value.to_string()))
     }
 
     fn set_config(&self, key: &str, value: &str) -> Result<()> {
+        let known = known(key)?;
         self.edit_config(|config| {
             config
-                .set_raw_value(key, value)
+                .set_raw_value(known, value)
                 .map(drop)
                 .map_err(|error| Error::Invalid(format!("cannot set {key}: {error}")))
         })
