@@ -275,9 +275,7 @@ mod tests {
     fn short_ids_of_several_commits_are_ambiguous() {
         let mut case = Case::new();
         // Enough commits for two to begin alike, by the birthday rule.
-        let ids: Vec<ObjectId> = (0..500)
-            .map(|n| case.commit(&n.to_string(), &[]))
-            .collect();
+        let ids: Vec<ObjectId> = (0..500).map(|n| case.commit(&n.to_string(), &[])).collect();
         for n in 0..1500 {
             case.add(ObjectKind::Blob, format!("{n}").into_bytes());
         }

@@ -361,7 +361,7 @@ fn merges_of_commits_are_gits() {
             let (ours, theirs) = (history.pick(&mut dice), history.pick(&mut dice));
             let mut fresh = Fresh::default();
             let MergeResult { base, outcome } =
-                merge_commits(&objects, &mut fresh, &ours, &theirs, &who(), None).unwrap();
+                merge_commits(&objects, &mut fresh, &ours, &theirs, None, &who()).unwrap();
             unrelated += usize::from(base.is_none());
             let made_up = base.is_some_and(|base| fresh.get(&base).is_some());
             crossed += usize::from(made_up);
@@ -387,7 +387,7 @@ fn merges_of_commits_are_gits() {
             }
             // Which side is ours makes no difference.
             let mut other = Fresh::default();
-            let back = merge_commits(&objects, &mut other, &theirs, &ours, &who(), None).unwrap();
+            let back = merge_commits(&objects, &mut other, &theirs, &ours, None, &who()).unwrap();
             assert_eq!((back.base, back.outcome.tree), (base, outcome.tree));
         }
     }
@@ -425,14 +425,14 @@ fn a_criss_cross_settled_differently_is_a_conflict_and_alike_is_none() {
     let left = commit(&mut fresh, "1", &[a, b], 4);
     let right = commit(&mut fresh, "2", &[b, a], 5);
     let alike = commit(&mut fresh, "1", &[b, a], 6);
-    let result = merge_commits(&objects, &mut fresh, &left, &right, &who(), None).unwrap();
+    let result = merge_commits(&objects, &mut fresh, &left, &right, None, &who()).unwrap();
     assert_eq!(result.outcome.conflicts.len(), 1);
     assert_eq!(result.outcome.conflicts[0].kind, ConflictKind::ChangedBoth);
     // What the base names can be looked up once it is written.
     let base = result.base.unwrap();
     objects.engine.write(fresh.objects()).unwrap();
     assert_eq!(objects.commit(&base).unwrap().parents, [a, b]);
-    let result = merge_commits(&objects, &mut fresh, &left, &alike, &who(), None).unwrap();
+    let result = merge_commits(&objects, &mut fresh, &left, &alike, None, &who()).unwrap();
     assert!(result.outcome.conflicts.is_empty());
     assert_eq!(result.outcome.tree, objects.commit(&left).unwrap().tree);
 }
@@ -463,6 +463,6 @@ fn a_ladder_of_criss_crosses_ends() {
             next(&mut fresh, 2),
         ];
     }
-    let result = merge_commits(&objects, &mut fresh, &pair[0], &pair[1], &who(), None).unwrap();
+    let result = merge_commits(&objects, &mut fresh, &pair[0], &pair[1], None, &who()).unwrap();
     assert_eq!(result.outcome.conflicts.len(), 1);
 }
