@@ -489,6 +489,7 @@ fn settle(conflicts: &mut Vec<Conflict>, op: &Op) {
         | Op::Truncate { path, .. }
         | Op::Link { path, .. }
         | Op::Mkdir(path)
+        | Op::Copy { to: path, .. }
         | Op::Set { path, .. } => conflicts.retain(|conflict| conflict.path != *path),
         Op::Remove(path) => conflicts.retain(|conflict| !conflict.path.starts_with(path)),
         Op::Rename { .. } | Op::Chmod { .. } => {}
