@@ -50,6 +50,7 @@ struct List {
 /// Create a branch, and print its head
 #[derive(clap::Args, Debug)]
 struct Create {
+    /// The new branch
     #[arg(value_parser = parse::branch(), add = completions::branch())]
     name: BranchName,
     /// Where it begins
@@ -60,6 +61,7 @@ struct Create {
 /// Delete branches, and print the heads they had
 #[derive(clap::Args, Debug)]
 struct Delete {
+    /// The branches
     #[arg(value_name = "NAME", required = true, value_parser = parse::branch(), add = completions::branch())]
     names: Vec<BranchName>,
     /// Only if the head is this commit
@@ -72,8 +74,10 @@ struct Delete {
 /// Rename a branch, and print its head
 #[derive(clap::Args, Debug)]
 struct Rename {
+    /// The branch
     #[arg(value_parser = parse::branch(), add = completions::branch())]
     old: BranchName,
+    /// Its new name
     #[arg(value_parser = parse::branch(), add = completions::branch())]
     new: BranchName,
     #[command(flatten)]
@@ -85,6 +89,7 @@ struct Rename {
 /// Ends with status 4 while the branch has no commit.
 #[derive(clap::Args, Debug)]
 struct Head {
+    /// The branch
     #[arg(value_parser = parse::branch(), add = completions::branch())]
     name: BranchName,
 }
@@ -94,8 +99,10 @@ struct Head {
 /// Ends with status 5 if the commit does not have the present head behind it.
 #[derive(clap::Args, Debug)]
 struct Ff {
+    /// The branch
     #[arg(value_parser = parse::branch(), add = completions::branch())]
     name: BranchName,
+    /// Where it is to go
     #[arg(value_parser = parse::rev(), add = completions::rev())]
     rev: Rev,
     #[command(flatten)]
@@ -105,8 +112,10 @@ struct Ff {
 /// Move a branch to any commit, and print it
 #[derive(clap::Args, Debug)]
 struct Reset {
+    /// The branch
     #[arg(value_parser = parse::branch(), add = completions::branch())]
     name: BranchName,
+    /// Where it is to go
     #[arg(value_parser = parse::rev(), add = completions::rev())]
     rev: Rev,
     /// Only if the head is this commit (0: none); otherwise end with status 5
