@@ -490,7 +490,6 @@ fn settle(conflicts: &mut Vec<Conflict>, op: &Op) {
         | Op::Link { path, .. }
         | Op::Copy { to: path, .. }
         | Op::Mkdir(path)
-        | Op::Copy { to: path, .. }
         | Op::Set { path, .. } => conflicts.retain(|conflict| conflict.path != *path),
         Op::Remove(path) => conflicts.retain(|conflict| !conflict.path.starts_with(path)),
         Op::Rename { .. } | Op::Chmod { .. } => {}
