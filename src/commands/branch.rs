@@ -53,7 +53,7 @@ struct List {
 /// Create a branch, and print its head
 #[derive(clap::Args, Debug)]
 struct Create {
-    /// The branch
+    /// The new branch
     #[arg(value_parser = parse::branch(), add = completions::branch())]
     name: BranchName,
     /// Where it begins
@@ -77,7 +77,7 @@ struct Delete {
 /// Rename a branch, and print its head
 #[derive(clap::Args, Debug)]
 struct Rename {
-    /// Its name
+    /// The branch
     #[arg(value_parser = parse::branch(), add = completions::branch())]
     old: BranchName,
     /// Its new name
@@ -105,7 +105,7 @@ struct Ff {
     /// The branch
     #[arg(value_parser = parse::branch(), add = completions::branch())]
     name: BranchName,
-    /// The commit
+    /// Where it is to go
     #[arg(value_parser = parse::rev(), add = completions::rev())]
     rev: Rev,
     #[command(flatten)]
@@ -118,7 +118,7 @@ struct Reset {
     /// The branch
     #[arg(value_parser = parse::branch(), add = completions::branch())]
     name: BranchName,
-    /// The commit
+    /// Where it is to go
     #[arg(value_parser = parse::rev(), add = completions::rev())]
     rev: Rev,
     /// Only if the head is this commit (0: none); otherwise end with status 5

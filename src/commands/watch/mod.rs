@@ -42,16 +42,21 @@ mod exec;
 ///
 /// dk never updates a work tree: a Makefile reads with dk cat or dk export.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "\
-Exit status: 4 if the branch is deleted (unless --follow), 124 after --timeout, that of the command \
-with --exec.
-
-Examples:
-  dk watch master | xargs make                      one commit, then make
+#[command(after_help = "Examples:
+  dk watch master | xargs make                        one commit, then make
   while dk watch --cursor .seen master:src | xargs -r make -C build; do :; done
   dk watch -f --batch master | xargs -r -L1 ./publish
   dk watch --cursor .seen --exec ./deploy master:config
-  dk watch -fz master | xargs -0 -n1 printf '%s\\n'   names as they are")]
+  dk watch -fz master | xargs -0 -n1 printf '%s\\n'    names as they are
+
+JSON:
+  {\"id\", \"tree\", \"parents\", \"author\", \"committer\", \"message\",
+   \"time\": seconds, \"previous\", \"reset\", \"changes\"}
+  The commit is as dk log prints it, changes are as dk diff does, and previous is
+  the commit they differ from. reset: the branch moved to history without it.
+
+Exit status:
+  4 if the branch is deleted (unless --follow), 124 after --timeout, with --exec that of the command")]
 pub struct Args {
     /// The branch, and where in its tree
     #[arg(value_name = "BRANCH[:PATH]", required_unless_present = "exec",

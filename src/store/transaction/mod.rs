@@ -488,8 +488,8 @@ fn settle(conflicts: &mut Vec<Conflict>, op: &Op) {
         | Op::Append { path, .. }
         | Op::Truncate { path, .. }
         | Op::Link { path, .. }
-        | Op::Mkdir(path)
         | Op::Copy { to: path, .. }
+        | Op::Mkdir(path)
         | Op::Set { path, .. } => conflicts.retain(|conflict| conflict.path != *path),
         Op::Remove(path) => conflicts.retain(|conflict| !conflict.path.starts_with(path)),
         Op::Rename { .. } | Op::Chmod { .. } => {}
