@@ -44,7 +44,7 @@ pub enum Error {
     Invalid(String),
     #[error(transparent)]
     Name(#[from] NameError),
-    #[error("{prefix} is short for several commits: {}", .ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
+    #[error("{prefix} may be any of {}", .ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
     Ambiguous { prefix: String, ids: Vec<String> },
     #[error("{} path(s) in conflict", .0.len())]
     Conflict(Vec<Conflict>),
