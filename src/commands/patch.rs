@@ -123,7 +123,7 @@ fn patch(change: &Change, old: &Side, new: &Side) -> Patch {
     match (old, new) {
         (Side::Text(old), Side::Text(new)) => {
             let same = change.old.map(|entry| entry.id) == change.new.map(|entry| entry.id);
-            if !same && !(old.is_empty() && new.is_empty()) {
+            if !(same || old.is_empty() && new.is_empty()) {
                 let _ = names(&mut text, change);
             }
             counts = lines(&mut text, old, new);

@@ -488,6 +488,7 @@ fn settle(conflicts: &mut Vec<Conflict>, op: &Op) {
         | Op::Append { path, .. }
         | Op::Truncate { path, .. }
         | Op::Link { path, .. }
+        | Op::Copy { to: path, .. }
         | Op::Mkdir(path)
         | Op::Set { path, .. } => conflicts.retain(|conflict| conflict.path != *path),
         Op::Remove(path) => conflicts.retain(|conflict| !conflict.path.starts_with(path)),
