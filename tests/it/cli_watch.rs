@@ -484,6 +484,19 @@ fn signals_end_it_as_signals_do() {
         assert_eq!(watch.end(&sandbox), shown);
         assert_eq!(sandbox.read(".seen"), format!("{one}\n"));
     }
+    // Nor does a reader that does not read keep it.
+    let names: Vec<String> = (0..5000).map(|n| format!("{n:0>50}")).collect();
+    let names: Vec<&[u8]> = names.iter().map(String::as_bytes).collect();
+    commit_odd(&sandbox, &names);
+    let mut watch = Watch::start(&sandbox, &["-f", "--cursor", ".seen", "master"]);
+    assert_eq!(watch.line(), "0".repeat(50));
+    watch.signal(Signal::TERM);
+    assert!(watch.end(&sandbox).ends_with("ended by signal 15\n"));
+    assert_eq!(
+        sandbox.read(".seen"),
+        format!("{one}\n"),
+        "not all of it was written out"
+    );
 }
 
 #[test]

@@ -136,12 +136,12 @@ pub(super) async fn run(session: &Session, mut args: Args) -> anyhow::Result<()>
     }
     let cursor = args.cursor.clone().map(Cursor::new);
     let head = session.client.head(&branch).await?;
-    if head.is_none() {
+    let since = beginning(session, &args, head, cursor.as_ref()).await?;
+    if head.is_none() && !matches!(since, Since::Commit(_)) {
         session.ui.note(&format!(
             "branch {branch} has no commit yet: waiting for one"
         ));
     }
-    let since = beginning(session, &args, head, cursor.as_ref()).await?;
     let follow = args.follow || !args.exec.is_empty();
     let query = WatchQuery {
         branch: branch.clone(),
