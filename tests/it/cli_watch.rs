@@ -292,6 +292,23 @@ fn a_merge_is_what_it_changed_on_the_branch() {
     );
 }
 
+/// The head that a conflict was resolved against is the first parent.
+#[test]
+fn a_resolved_conflict_hides_no_commit() {
+    let (sandbox, one) = one_commit();
+    let tx = sandbox.ok(["tx", "begin", "master"]);
+    sandbox.ok_with("mine", ["tx", "write", &tx, "a"]);
+    let two = sandbox.ok_with("theirs", ["put", "master:a"]);
+    let refused = sandbox.dk(["tx", "commit", &tx]);
+    assert!(refused.ends_with("exit status 3\n"), "{refused}");
+    sandbox.ok(["tx", "resolve", &tx, "--ours"]);
+    let three = sandbox.ok(["tx", "commit", &tx, "-m", "mine"]);
+    assert_eq!(
+        sandbox.dk(["watch", "-n2", "--commits", "--since", &one, "master"]),
+        format!("{two}\n{three}\n")
+    );
+}
+
 #[test]
 fn a_head_moved_to_other_history_is_told() {
     let (sandbox, one) = one_commit();
