@@ -66,7 +66,7 @@ pub enum Error {
     Denied { message: String, hint: String },
     #[error("{0}")]
     Busy(String),
-    #[error("object {id} is damaged: {why}")]
+    #[error("{} is damaged: {why}", damaged(.id))]
     Corrupt { id: String, why: String },
     #[error("{0}")]
     Unsupported(String),
@@ -93,6 +93,14 @@ pub enum Error {
 
 fn head(id: &Option<ObjectId>) -> String {
     id.map_or_else(|| "no commit".into(), |id| id.to_string())
+}
+
+/// What is damaged may also be a file, or a branch.
+fn damaged(id: &str) -> String {
+    match ObjectId::from_hex(id.as_bytes()) {
+        Some(_) => format!("object {id}"),
+        None => id.to_owned(),
+    }
 }
 
 fn wanted(expect: &Expect) -> String {
