@@ -29,6 +29,7 @@ use crate::ui::Ui;
   dk completions zsh > ~/.zfunc/_dk      with ~/.zfunc in fpath
   dk completions fish > ~/.config/fish/completions/dk.fish")]
 pub struct Args {
+    /// The shell that will read them
     shell: Shell,
 }
 
