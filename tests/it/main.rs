@@ -17,6 +17,7 @@ mod cli_remote;
 mod cli_run;
 mod cli_shell;
 mod cli_tx;
+mod cli_tx_conflicts;
 mod cli_watch;
 mod client_contract;
 mod diff;
