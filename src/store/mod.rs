@@ -44,7 +44,7 @@ pub enum Error {
     Invalid(String),
     #[error(transparent)]
     Name(#[from] NameError),
-    #[error("{prefix} is short for several commits: {}", .ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
+    #[error("{prefix} may be any of {}", .ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
     Ambiguous { prefix: String, ids: Vec<String> },
     #[error("{} path(s) in conflict", .0.len())]
     Conflict(Vec<Conflict>),
@@ -66,7 +66,7 @@ pub enum Error {
     Denied { message: String, hint: String },
     #[error("{0}")]
     Busy(String),
-    #[error("object {id} is damaged: {why}")]
+    #[error("{} is damaged: {why}", damaged(.id))]
     Corrupt { id: String, why: String },
     #[error("{0}")]
     Unsupported(String),
@@ -93,6 +93,14 @@ pub enum Error {
 
 fn head(id: &Option<ObjectId>) -> String {
     id.map_or_else(|| "no commit".into(), |id| id.to_string())
+}
+
+/// What is damaged may also be a file, or a branch.
+fn damaged(id: &str) -> String {
+    match ObjectId::from_hex(id.as_bytes()) {
+        Some(_) => format!("object {id}"),
+        None => id.to_owned(),
+    }
 }
 
 fn wanted(expect: &Expect) -> String {
