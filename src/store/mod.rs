@@ -44,7 +44,7 @@ pub enum Error {
     Invalid(String),
     #[error(transparent)]
     Name(#[from] NameError),
-    #[error("{prefix} is short for several commits: {}", .ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
+    #[error("{prefix} may be any of {}", .ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
     Ambiguous { prefix: String, ids: Vec<String> },
     #[error("{} path(s) in conflict", .0.len())]
     Conflict(Vec<Conflict>),
@@ -180,12 +180,24 @@ impl Store {
 
     /// Returns the branches that have a commit, in order of their names.
     pub fn branches(&self) -> Result<Vec<Branch>> {
-        let heads = self.engine.heads("refs/heads/")?;
+        self.heads_below("refs/heads/")
+    }
+
+    /// Returns the branches of remotes as they were last fetched.
+    pub fn fetched_branches(&self) -> Result<Vec<Branch>> {
+        let mut found = self.heads_below("refs/remotes/")?;
+        // Which branch a remote prefers is no branch of its own.
+        found.retain(|branch| !branch.name.as_bytes().ends_with(b"/HEAD"));
+        Ok(found)
+    }
+
+    fn heads_below(&self, prefix: &str) -> Result<Vec<Branch>> {
         let branch = |(name, head): (engine::HeadName, ObjectId)| {
-            let name = name.as_bytes().strip_prefix(b"refs/heads/")?;
+            let name = name.as_bytes().strip_prefix(prefix.as_bytes())?;
             let name = BranchName::new(name).ok()?;
             Some(Branch { name, head })
         };
+        let heads = self.engine.heads(prefix)?;
         Ok(heads.into_iter().filter_map(branch).collect())
     }
 
