@@ -65,6 +65,11 @@ pub(super) async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
         let error = Usage::new("a tar stream is not written to a terminal");
         return Err(error.hint("send it to a file or a pipe").into());
     }
+    let cannot = if path.is_root() {
+        format!("cannot export {}", args.from.rev)
+    } else {
+        format!("cannot export {}", args.from)
+    };
     let export = Export {
         client: Arc::clone(&session.client),
         runtime: Handle::current(),
@@ -74,7 +79,6 @@ pub(super) async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
         progress: session.ui.progress(),
     };
     export.progress.begin("exporting files", None, false);
-    let cannot = format!("cannot export {}", args.from);
     if to_stdout {
         let time = session.client.commit(&id).await?.committer.time.seconds;
         let time = u64::try_from(time).unwrap_or(0);

@@ -68,7 +68,6 @@ impl Progress for Counting {
         self.shown.advance(by);
     }
 
-    fn line(&self, text: &str) {
-        self.shown.line(text);
-    }
+    /// Faults are printed as records in the end.
+    fn line(&self, _: &str) {}
 }

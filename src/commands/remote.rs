@@ -28,7 +28,9 @@ enum Command {
     ///
     /// Prints nothing.
     Add {
+        /// What it is to be called
         name: String,
+        /// Where it is
         #[arg(value_hint = clap::ValueHint::Url)]
         url: String,
     },
@@ -36,6 +38,7 @@ enum Command {
     ///
     /// Prints nothing. What was fetched from it stays.
     Remove {
+        /// The remote
         #[arg(add = completions::remote())]
         name: String,
     },

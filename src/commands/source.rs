@@ -116,12 +116,19 @@ impl Opened {
     fn stream(mut file: File) -> io::Result<Self> {
         let mut start = Vec::new();
         (&mut file).take(SMALL as u64).read_to_end(&mut start)?;
-        let whole = start.len() < SMALL;
-        Ok(Self {
-            size: whole.then_some(start.len() as u64),
-            reader: Box::new(io::Cursor::new(start).chain(file)),
+        let mut opened = Self {
+            size: None,
+            reader: Box::new(io::empty()),
             exec: false,
-        })
+        };
+        if start.len() < SMALL {
+            // The end was met: a terminal would have to be told again.
+            opened.size = Some(start.len() as u64);
+            opened.reader = Box::new(io::Cursor::new(start));
+        } else {
+            opened.reader = Box::new(io::Cursor::new(start).chain(file));
+        }
+        Ok(opened)
     }
 
     /// Returns the edit that makes this the content of a file.

@@ -164,7 +164,8 @@ pub struct MergeOptions {
     pub commit: CommitOptions,
     /// Settle every conflict with this side instead of failing.
     pub favour: Option<Side>,
-    /// Change nothing: report only.
+    /// Move no head: report only. The merged tree is written all the same, so
+    /// that it can be read.
     pub dry_run: bool,
 }
 

@@ -116,6 +116,8 @@ impl Store {
             )?;
             let (tree, conflicts) = (result.outcome.tree, result.outcome.conflicts);
             if options.dry_run {
+                // No head leads there: the next collection takes it again.
+                self.objects.engine.write(fresh.objects())?;
                 return Ok(Merged {
                     head,
                     tree,

@@ -140,7 +140,7 @@ mod tests {
 
     use super::*;
     use crate::model::{Commit, HashKind, Kind, Signature, text};
-    use crate::store::engine::{Engine, Expected, HeadMove, MoveNote};
+    use crate::store::engine::{Expected, HeadMove, MoveNote};
     use crate::store::memory::Memory;
     use crate::store::objects::{Fresh, write_commit};
 

@@ -257,7 +257,7 @@ fn a_bulk_is_there_at_its_end_only(subject: &Subject) {
             let files = files_below(&path.as_ref().unwrap().join("objects"));
             let new: Vec<_> = files.difference(&before).collect();
             let temporary = |path: &&PathBuf| path.to_string_lossy().contains("/tmp_");
-            assert!(new.iter().all(|path| temporary(path)), "{new:?}");
+            assert!(new.iter().all(temporary), "{new:?}");
         }
         bulk.finish().unwrap();
         for object in expected {

@@ -1,20 +1,30 @@
 //! The tests of dk, one binary.
 
-// In a test a panic is the message.
-#![allow(clippy::unwrap_used)]
+// In a test a panic is the message, and a skipped part says so.
+#![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 mod cli_branch;
 mod cli_completions;
 mod cli_diff;
+mod cli_gc;
+mod cli_import;
 mod cli_init;
 mod cli_log;
 mod cli_ls;
+mod cli_merge;
+mod cli_put;
+mod cli_remote;
 mod cli_run;
+mod cli_shell;
+mod cli_tx;
 mod cli_watch;
 mod client_contract;
 mod diff;
 mod engine_contract;
+mod engine_git;
 mod engine_subject;
+mod engine_trouble;
+mod fetching;
 mod fsck;
 mod generated;
 mod history;
@@ -22,5 +32,7 @@ mod layering;
 mod manual;
 mod merge;
 mod refs;
+mod refs_races;
+mod remotes;
 mod sandbox;
 mod stock;

@@ -47,7 +47,10 @@ fn alike(promised: &str, printed: &str) -> bool {
     promised.len() == printed.len()
         && promised.iter().zip(&printed).all(|(promised, printed)| {
             match promised.split_once("...") {
-                Some((start, _)) => plain(printed).starts_with(&plain(start)),
+                Some((start, end)) => {
+                    let printed = plain(printed);
+                    printed.starts_with(&plain(start)) && printed.ends_with(&plain(end))
+                }
                 None => plain(promised) == plain(printed),
             }
         })
@@ -81,19 +84,18 @@ fn plain(line: &str) -> String {
 fn the_tour_of_the_readme_runs_as_it_stands() {
     let readme = std::fs::read_to_string("README.md").unwrap();
     let blocks = blocks(&readme);
-    let mut sandbox = Sandbox::new();
-    // Another moment for each commit, as a reader would have it.
-    for name in ["GIT_AUTHOR_DATE", "GIT_COMMITTER_DATE"] {
-        sandbox.unset(name);
-    }
+    let sandbox = Sandbox::new();
     let steps: Vec<&Block> = blocks.iter().filter(|block| block.kind == "sh").collect();
     assert!(steps.len() >= 8, "the tour is in blocks of sh");
     // One shell runs them all, and marks where each ends.
-    let mut script = String::from("set -euo pipefail\n");
+    let mut script = String::from("set -euo pipefail\nexec 2>&1\n");
     for step in &steps {
-        write!(script, "{}printf '\\036'\n", step.text).unwrap();
+        writeln!(script, "{}printf '\\036'", step.text).unwrap();
     }
-    let output = sandbox.program("bash", ["-c", &script]).output().unwrap();
+    let mut shell = sandbox.program("bash", ["-c", &script]);
+    // Each commit at its own time, as a reader will have it.
+    shell.env_remove("GIT_AUTHOR_DATE");
+    let output = shell.env_remove("GIT_COMMITTER_DATE").output().unwrap();
     assert!(output.status.success(), "{}", sandbox.shown(&output));
     let printed = String::from_utf8(output.stdout).unwrap();
     let printed: Vec<&str> = printed.split('\u{1e}').collect();
@@ -191,68 +193,79 @@ fn commands(text: &str) -> Vec<Vec<String>> {
         if let Some(kind) = line.strip_prefix("```") {
             fenced = !kind.is_empty() && kind != "output";
         } else if fenced || line.starts_with("  ") {
-            // What stands in a command substitution is a command too.
-            for part in line.split("$(") {
-                found.extend(words(part).filter(|words| words[0] == "dk" && words.len() > 1));
-            }
+            simple_commands(line.trim(), &mut found);
         }
     }
+    found.retain(|words| words[0] == "dk" && words.len() > 1);
     found
 }
 
-/// The simple commands of a line of shell, as words without their quotes.
-/// What stands behind two blanks describes the line.
-fn words(line: &str) -> impl Iterator<Item = Vec<String>> {
-    let mut commands = vec![vec![]];
-    let (mut word, mut quote, mut inside) = (String::new(), None, false);
-    let mut characters = line.trim().chars().peekable();
-    while let Some(c) = characters.next() {
-        let end = |word: &mut String, commands: &mut Vec<Vec<String>>| {
-            if !word.is_empty() {
-                commands.last_mut().unwrap().push(std::mem::take(word));
-            }
-        };
+/// Takes a line of shell apart into simple commands, as words without their
+/// quotes. What stands behind two blanks describes the line. A variable or what
+/// a command prints becomes an id, which fits wherever one is used.
+fn simple_commands(line: &str, found: &mut Vec<Vec<String>>) {
+    const VALUE: &str = "0123456789012345678901234567890123456789";
+    const BEFORE: &[&str] = &["while", "until", "if", "do", "then", "!"];
+    let mut words: Vec<String> = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quote = None;
+    let mut rest = line;
+    while let Some(c) = rest.chars().next() {
+        let all = rest;
+        rest = &rest[c.len_utf8()..];
         match c {
             _ if quote == Some(c) => quote = None,
-            _ if quote.is_some() => word.push(c),
-            '\'' | '"' => (quote, inside) = (Some(c), true),
-            ' ' if characters.peek() == Some(&' ') => break,
-            '#' if word.is_empty() && !inside => break,
-            ' ' => {
-                end(&mut word, &mut commands);
-                inside = false;
-                if matches!(
-                    commands.last().unwrap().last().map(String::as_str),
-                    Some("while" | "do" | "if" | "until" | "then")
-                ) {
-                    commands.last_mut().unwrap().clear();
+            '$' if quote != Some('\'') => {
+                let text = word.get_or_insert_default();
+                text.push_str(VALUE);
+                if let Some(inner) = rest.strip_prefix('(') {
+                    let (inner, after) = inner.split_once(')').unwrap_or((inner, ""));
+                    simple_commands(inner, found);
+                    rest = after;
+                } else {
+                    rest = rest.trim_start_matches(|c: char| c.is_alphanumeric() || c == '_');
                 }
             }
-            '|' | ';' | '&' | '>' | '<' | ')' => {
-                end(&mut word, &mut commands);
-                commands.push(vec![]);
+            _ if quote.is_some() => word.get_or_insert_default().push(c),
+            '\'' | '"' => {
+                quote = Some(c);
+                word.get_or_insert_default();
             }
-            '\\' => word.extend(characters.next()),
-            c => word.push(c),
+            ' ' if all.starts_with("  ") => break,
+            '#' if word.is_none() => break,
+            ' ' => words.extend(word.take()),
+            '|' | ';' | '&' | '>' | '<' => {
+                words.extend(word.take());
+                found.push(std::mem::take(&mut words));
+            }
+            '\\' => {
+                let mut after = rest.chars();
+                word.get_or_insert_default().extend(after.next());
+                rest = after.as_str();
+            }
+            c => word.get_or_insert_default().push(c),
+        }
+        if word.is_none() && words.len() == 1 && BEFORE.contains(&words[0].as_str()) {
+            words.clear();
         }
     }
-    if !word.is_empty() {
-        commands.last_mut().unwrap().push(word);
-    }
-    commands.into_iter().filter(|words| !words.is_empty())
+    words.extend(word);
+    found.push(words);
+    found.retain(|words| !words.is_empty());
 }
 
 #[test]
 fn lines_of_shell_are_taken_apart() {
     assert_eq!(
         commands(
-            "```sh\ntx=$(dk tx begin 'a b')\nwhile dk ls x | dk cat - >y; do :; done # dk\n```\n  dk log m   what dk does\n"
+            "```sh\ntx=$(dk tx begin 'a b')\nwhile dk ls x | dk cat - >y; do :; done # dk\n```\n  dk log m   what dk does\n  dk put --expect \"$head\" m:f\n"
         ),
         [
             vec!["dk", "tx", "begin", "a b"],
             vec!["dk", "ls", "x"],
             vec!["dk", "cat", "-"],
-            vec!["dk", "log", "m"]
+            vec!["dk", "log", "m"],
+            vec!["dk", "put", "--expect", &"0123456789".repeat(4), "m:f"]
         ]
     );
 }

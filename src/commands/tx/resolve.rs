@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use super::edit;
 use crate::client::{Error, FileKind, Side};
 use crate::commands::source::Input;
-use crate::commands::{Session, blocking, edit as editing, parse};
+use crate::commands::{Session, blocking, edit as editing, hint, parse};
 use crate::model::{Conflict, Entry, EntryKind, Mode, Transaction, TreePath};
 use crate::ui::{Exit, Usage};
 
@@ -163,8 +163,8 @@ async fn ask(
                 settle(session, tx, std::slice::from_ref(&conflict.path), side).await?;
                 return Ok(true);
             }
-            Some(Choice::Edit) => match by_hand(session, conflict).await? {
-                Some(text) => {
+            Some(Choice::Edit) => match by_hand(session, conflict).await {
+                Ok(Some(text)) => {
                     let kind = match conflict.ours.map(|entry| entry.mode) {
                         Some(Mode::EXEC) => FileKind::Exec,
                         _ => FileKind::Normal,
@@ -175,7 +175,8 @@ async fn ask(
                     edit::edit(session, tx, edits, cannot).await?;
                     return Ok(true);
                 }
-                None => session.ui.line("not settled: marks are left in it"),
+                Ok(None) => session.ui.line("not settled: marks are left in it"),
+                Err(error) => session.ui.error(&error, hint(&error)),
             },
             Some(Choice::Skip) | None => return Ok(false),
         }

@@ -327,6 +327,10 @@ impl Drop for Owner {
 }
 
 impl Staged {
+    pub fn set_permissions(&self, permissions: fs::Permissions) -> io::Result<()> {
+        fs::set_permissions(&self.private, permissions)
+    }
+
     /// Puts the content in the place of a file that is locked otherwise.
     pub fn put(self, to: &Path) -> io::Result<()> {
         fs::rename(&self.private, to)

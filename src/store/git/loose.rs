@@ -189,7 +189,7 @@ impl Loose {
         let dir = self.dir.join("pack");
         if !dir.is_dir() {
             self.make_dir(&dir, &mut BTreeSet::new())?;
-            self.keeping.sync_dirs(&[self.dir.clone()])?;
+            self.keeping.sync_dirs(std::slice::from_ref(&self.dir))?;
         }
         Ok(dir)
     }

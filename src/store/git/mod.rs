@@ -9,6 +9,7 @@ mod bulk;
 mod claim;
 mod deltas;
 mod durable;
+mod fetch;
 mod folders;
 mod init;
 mod lock;
@@ -18,9 +19,13 @@ mod notice;
 mod objects;
 mod pack;
 mod packed;
+mod programs;
+mod progress;
 mod recovery;
 mod reflog;
 pub mod refs;
+mod remotes;
+mod repository;
 mod settings;
 mod stream;
 mod turn;
@@ -30,7 +35,7 @@ use std::path::{Path, PathBuf};
 
 use crate::model::{HashKind, ObjectId};
 use crate::store::engine::{
-    Bulk, Durability, Engine, HeadMove, HeadName, Heads, MoveNote, Object, ObjectKind,
+    Bulk, Durability, Engine, HeadMove, HeadName, Heads, MoveNote, Object, ObjectKind, Repository,
 };
 use crate::store::{Error, Result};
 
@@ -199,6 +204,10 @@ impl Engine for Git {
     fn changes(&self) -> Result<tokio::sync::watch::Receiver<u64>> {
         self.refs.changes()
     }
+
+    fn repository(&self) -> Option<&dyn Repository> {
+        Some(self)
+    }
 }
 
 fn absolute(path: &Path) -> Result<PathBuf> {
@@ -227,12 +236,13 @@ fn level(repo: &gix::Repository) -> gix::zlib::Compression {
     }
 }
 
+fn options() -> gix::open::Options {
+    gix::open::Options::default()
+        .object_store_slots(gix::odb::store::init::Slots::Given(PACK_SLOTS))
+        .bail_if_untrusted(true)
+}
+
 fn locate(path: &Path, discover: bool) -> Result<gix::ThreadSafeRepository> {
-    let options = || {
-        gix::open::Options::default()
-            .object_store_slots(gix::odb::store::init::Slots::Given(PACK_SLOTS))
-            .bail_if_untrusted(true)
-    };
     let found = if discover {
         let mapping = gix::sec::trust::Mapping {
             full: options(),

@@ -21,15 +21,15 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crate::model::ObjectId;
 use crate::model::request::Expect;
 use crate::model::text::quote;
+use crate::model::{ObjectId, Signature, Time};
 use crate::store::engine::{Durability, Expected, HeadMove, HeadName, MoveNote};
 use crate::store::{Error, Result};
 
 use super::folders::{make_dirs, prune_above, remove_empty_dirs, sync_dir};
 use super::lock::{Lock, Owner, Staged, Taken, lock_path, random};
-use super::refs::Refs;
+use super::refs::{Refs, Value};
 
 /// How many files or directories are synced at the same time.
 const SYNCS: usize = 8;
@@ -267,10 +267,10 @@ impl<'a> Batch<'a> {
     fn make_room(&self) -> Result<()> {
         let writes = self.plans.iter().filter(|plan| plan.new.is_some());
         for plan in writes {
-            if plan.old.is_none() {
-                if let Some(other) = self.refs.ref_above(&plan.target)? {
-                    return Err(in_the_way(&plan.target, &other));
-                }
+            if plan.old.is_none()
+                && let Some(other) = self.refs.ref_above(&plan.target)?
+            {
+                return Err(in_the_way(&plan.target, &other));
             }
             let path = self.refs.path(&plan.target);
             if plan.old.is_some() && !path.is_dir() {
@@ -428,6 +428,47 @@ impl<'a> Batch<'a> {
 }
 
 impl Refs {
+    /// Removes all refs whose names begin with `prefix`, symbolic ones as such.
+    pub(super) fn remove_below(&self, prefix: &str) -> Result<()> {
+        let mut loose = Vec::new();
+        self.walk(prefix.as_bytes(), &mut loose)?;
+        let owner = self.locks.owner()?;
+        for (name, value) in loose {
+            if let Value::Symbolic(_) = value {
+                let path = self.path(&name);
+                let lock = self.lock_file(&owner, &path, Vec::new())?;
+                // What it has become meanwhile is not what was to be removed.
+                if self.loose(&name)? == Some(value) {
+                    fs::remove_file(&path)
+                        .map_err(Error::io(format!("cannot remove {}", path.display())))?;
+                    self.drop_log(&name);
+                }
+                drop(lock);
+                prune_above(&path, &name);
+            }
+        }
+        let heads = self.heads(prefix)?.into_iter();
+        let moves: Vec<HeadMove> = heads
+            .map(|(name, id)| HeadMove {
+                name,
+                expected: Expected::Id(id),
+                new: None,
+            })
+            .collect();
+        let note = MoveNote {
+            who: Signature {
+                name: Vec::new(),
+                email: Vec::new(),
+                time: Time {
+                    seconds: 0,
+                    offset: 0,
+                },
+            },
+            message: String::new(),
+        };
+        self.move_heads(&moves, &note, &mut || Ok(()))
+    }
+
     fn folder(&self, name: &[u8]) -> PathBuf {
         let path = self.path(name);
         path.parent().map_or_else(|| path.clone(), Path::to_owned)
@@ -466,21 +507,15 @@ fn compare(head: &HeadMove, actual: Option<ObjectId>) -> Result<()> {
         _ => return Ok(()),
     };
     Err(Error::HeadMoved {
-        name: short(head.name.as_bytes()),
+        name: head.name.shown(),
         expected,
         actual,
     })
 }
 
-/// A branch without `refs/heads/`, another ref in full.
-fn short(name: &[u8]) -> String {
-    quote(name.strip_prefix(b"refs/heads/").unwrap_or(name)).to_string()
-}
-
 fn in_the_way(new: &[u8], old: &[u8]) -> Error {
-    let what = |name: &[u8]| match HeadName::from_full(name) {
-        Some(_) if name.starts_with(b"refs/heads/") => format!("branch {}", short(name)),
-        _ => short(name),
+    let what = |name: &[u8]| {
+        HeadName::from_full(name).map_or_else(|| quote(name).to_string(), |name| name.shown())
     };
     Error::Exists(format!("cannot create {}: {}", what(new), what(old)))
 }

@@ -70,6 +70,22 @@ impl Refs {
         });
     }
 
+    /// Counts the owners of locks that are dead.
+    pub(super) fn dead_owners(&self) -> u64 {
+        let owners = self.locks.owners().into_iter();
+        let dead = owners.filter(|owner| matches!(self.locks.claim(owner), Ok(Some(_))));
+        dead.count() as u64
+    }
+
+    /// Clears away what all dead owners left, and returns how many there were.
+    pub(super) fn clear_dead_owners(&self) -> Result<u64> {
+        let mut cleared = 0;
+        for owner in self.locks.owners() {
+            cleared += u64::from(self.recover(&owner)?);
+        }
+        Ok(cleared)
+    }
+
     /// Clears away what one owner left, if it is dead, and returns whether it was.
     pub(super) fn recover(&self, owner: &str) -> Result<bool> {
         let Some(mut claim) = self.locks.claim(owner)? else {

@@ -384,6 +384,9 @@ impl Store {
         // transaction's side.
         fresh.rollback(mark);
         self.merge_into(stored, &head, who, fresh)?;
+        // First parents tell what the branch was: its former head comes first.
+        stored.meta.parents.retain(|parent| *parent != head);
+        stored.meta.parents.insert(0, head);
         Ok(None)
     }
 
@@ -488,10 +491,10 @@ fn settle(conflicts: &mut Vec<Conflict>, op: &Op) {
         | Op::Append { path, .. }
         | Op::Truncate { path, .. }
         | Op::Link { path, .. }
-        | Op::Mkdir(path)
         | Op::Copy { to: path, .. }
+        | Op::Mkdir(path)
         | Op::Set { path, .. } => conflicts.retain(|conflict| conflict.path != *path),
         Op::Remove(path) => conflicts.retain(|conflict| !conflict.path.starts_with(path)),
-        Op::Rename { .. } | Op::Copy { .. } | Op::Chmod { .. } => {}
+        Op::Rename { .. } | Op::Chmod { .. } => {}
     }
 }
