@@ -129,6 +129,10 @@ impl Engine for Git {
         self.objects.header(id)
     }
 
+    fn is_shallow(&self, id: &ObjectId) -> bool {
+        self.objects.is_shallow(id)
+    }
+
     fn open(&self, id: &ObjectId) -> Result<Option<Box<dyn Read + Send>>> {
         self.objects.open(id)
     }
