@@ -223,6 +223,10 @@ impl Client for Local {
         self.run(|store| store.branches()).await
     }
 
+    async fn fetched_branches(&self) -> Result<Vec<Branch>> {
+        self.run(|store| store.fetched_branches()).await
+    }
+
     async fn head(&self, branch: &BranchName) -> Result<Option<ObjectId>> {
         let branch = branch.clone();
         self.run(move |store| store.head(&branch)).await

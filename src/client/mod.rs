@@ -151,6 +151,10 @@ pub trait Client: Send + Sync {
     /// Returns the branches that have a commit, in order of their names.
     async fn branches(&self) -> Result<Vec<Branch>>;
 
+    /// Returns the branches of remotes as they were last fetched, named
+    /// `REMOTE/BRANCH`, in order. As a revision each is `refs/remotes/` and its name.
+    async fn fetched_branches(&self) -> Result<Vec<Branch>>;
+
     /// Returns a branch's head; `None` while it is unborn.
     async fn head(&self, branch: &BranchName) -> Result<Option<ObjectId>>;
 

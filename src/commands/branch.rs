@@ -45,6 +45,9 @@ struct List {
     /// Show the head and its subject after each name, divided by tabs
     #[arg(short, long)]
     verbose: bool,
+    /// List also the branches last fetched from remotes, as refs/remotes/REMOTE/NAME
+    #[arg(short, long)]
+    all: bool,
 }
 
 /// Create a branch, and print its head
@@ -184,7 +187,15 @@ pub(super) async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
 async fn list(session: &Session, args: &List) -> anyhow::Result<()> {
     let paint = session.ui.paint;
     let mut records = session.ui.records();
-    for Branch { name, head } in session.client.branches().await? {
+    let mut branches = session.client.branches().await?;
+    if args.all {
+        for Branch { name, head } in session.client.fetched_branches().await? {
+            let name = [b"refs/remotes/", name.as_bytes()].concat();
+            let name = BranchName::new(name)?;
+            branches.push(Branch { name, head });
+        }
+    }
+    for Branch { name, head } in branches {
         let commit = match args.verbose {
             true => Some(session.client.commit(&head).await?),
             false => None,

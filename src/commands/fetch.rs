@@ -1,5 +1,7 @@
 //! `dk fetch`: bring commits from another repository.
 
+use std::sync::Arc;
+
 use anyhow::Context as _;
 use serde::{Serialize, Serializer, ser::SerializeMap as _};
 
@@ -30,7 +32,11 @@ pub struct Args {
 }
 
 pub(super) async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
-    let progress = session.ui.progress();
+    let progress = if session.ui.quiet {
+        Arc::new(())
+    } else {
+        session.ui.progress()
+    };
     let fetched = session
         .client
         .fetch(&args.remote, &args.refspec, progress)

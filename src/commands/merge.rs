@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::client::{At, CommitOptions, Error, MergeOptions, Merged, Side};
 use crate::commands::{Session, commit, completions, diff, parse};
 use crate::model::{BranchName, ConflictKind, Rev, TreePath};
+use crate::ui::{Exit, Usage};
 
 /// Merge a commit into a branch
 ///
@@ -80,13 +81,14 @@ pub(super) async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
             Some(head) => commit::show(session, head),
             None => anyhow::bail!("{branch} has no commit after the merge"),
         },
-        Err(error) => {
-            if let Error::Conflict { paths, kinds } = &error {
-                let found = paths.iter().zip(kinds.iter().copied());
-                show_conflicts(session, found, "")?;
-            }
-            Err(error).with_context(cannot)
+        Err(Error::Conflict { paths, kinds }) => {
+            show_conflicts(session, paths.iter().zip(kinds), "")?;
+            let plural = if paths.len() == 1 { "" } else { "s" };
+            let message = format!("{}: {} path{plural} in conflict", cannot(), paths.len());
+            let hint = "use --ours or --theirs, or settle them one by one with dk tx merge";
+            Err(Exit::with(3, Usage::new(message).hint(hint)).into())
         }
+        Err(error) => Err(error).with_context(cannot),
     }
 }
 

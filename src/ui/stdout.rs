@@ -48,7 +48,7 @@ impl Write for Stdout {
     }
 }
 
-/// See [`Ui::content`].
+/// See `Ui::content`.
 pub struct Content {
     pub(super) out: Stdout,
     pub(super) terminal: bool,

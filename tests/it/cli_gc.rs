@@ -54,17 +54,24 @@ fn gc_keeps_open_transactions() {
 #[test]
 fn fsck_finds_damage() {
     let sandbox = store();
-    assert_snapshot!(sandbox.dk(["fsck"]), @"");
+    assert_snapshot!(sandbox.dk(["fsck"]), @"! checked 20 objects");
     let blob = sandbox.git(["-C", "db.git", "rev-parse", "master~1:d/a"]);
     let file = format!("db.git/objects/{}/{}", &blob[..2], &blob[2..]);
     std::fs::remove_file(sandbox.join(&file)).unwrap();
-    assert_snapshot!(sandbox.dk(["fsck"]), @"");
-    assert_snapshot!(sandbox.dk(["fsck", "-q", "--json"]), @"");
+    assert_snapshot!(sandbox.dk(["fsck"]), @"
+    e440e5c842586965a7fb77deda2eca68612b1f53	it is missing, and 8f4e78d039c21f50b9bf39c3c99781a738879f96 names it
+    ! checked 20 objects
+    exit status 1
+    ");
+    assert_snapshot!(sandbox.dk(["fsck", "-q", "--json"]), @r#"
+    {"what":"e440e5c842586965a7fb77deda2eca68612b1f53","message":"it is missing, and 8f4e78d039c21f50b9bf39c3c99781a738879f96 names it"}
+    exit status 1
+    "#);
     sandbox.write(&file, "rubbish");
     let said = sandbox.dk(["fsck", "-q"]);
     assert!(
         said.starts_with(&blob) && said.ends_with("exit status 1\n"),
         "{said}"
     );
-    assert_snapshot!(sandbox.dk(["cat", "master:d/a"]), @"");
+    assert_snapshot!(sandbox.dk(["cat", "master:d/a"]), @"4%");
 }

@@ -118,7 +118,7 @@ fn patches_are_shown() {
 
         third
 
-     a |   2 +-
+     a | 2 +-
      1 file changed, 1 insertion(+), 1 deletion(-)
     ");
 }

@@ -32,7 +32,7 @@ fn both_sides_stand() {
     assert_eq!(sandbox.ok(["branch", "head", "master"]), head);
     assert_eq!(sandbox.ok(["cat", "master:ours", "master:theirs"]), "1\n1");
     assert_eq!(sandbox.git(["-C", "db.git", "rev-parse", "master^1"]), ours);
-    assert_snapshot!(sandbox.git(["-C", "db.git", "log", "-1", "--format=%an: %B"]), @"datakit: Merge side into master");
+    assert_snapshot!(sandbox.git(["-C", "db.git", "log", "-1", "--format=%an: %B"]), @"Ada: Merge side into master");
     // Nothing is left to be merged; the other branch can only move forward.
     assert_eq!(sandbox.ok(["merge", "master", "side"]), head);
     assert_eq!(
@@ -49,15 +49,15 @@ fn conflicts_are_listed_and_nothing_is_changed() {
     assert_snapshot!(sandbox.dk(["merge", "master", "side"]), @"
     both	Changed on both branches
     d/gone	option: add/del
-    ! dk: cannot merge side into master
-    ! caused by: 2 paths in conflict: both, d/gone
+    ! dk: cannot merge side into master: 2 paths in conflict
+    ! hint: use --ours or --theirs, or settle them one by one with dk tx merge
     exit status 3
     ");
     assert_snapshot!(sandbox.dk(["merge", "--json", "master", "side"]), @r#"
     {"path":"both","kind":"changed-both"}
     {"path":"d/gone","kind":"add-del"}
-    ! dk: cannot merge side into master
-    ! caused by: 2 paths in conflict: both, d/gone
+    ! dk: cannot merge side into master: 2 paths in conflict
+    ! hint: use --ours or --theirs, or settle them one by one with dk tx merge
     exit status 3
     "#);
     assert_eq!(sandbox.ok(["branch", "head", "master"]), head);
@@ -75,9 +75,9 @@ fn one_side_may_settle_everything() {
     assert_eq!(sandbox.ok(["cat", "master:both", "master:d/gone"]), "1\n1");
     assert_snapshot!(sandbox.dk(["merge", "master", "side", "--ours", "--theirs"]), @"
     ! dk: the argument '--ours' cannot be used with '--theirs'
-    !
+    ! 
     ! Usage: dk merge --ours --store <STORE> <BRANCH> <REV>
-    !
+    ! 
     ! For more information, try '--help'.
     exit status 2
     ");
@@ -87,10 +87,32 @@ fn one_side_may_settle_everything() {
 fn a_dry_run_only_tells() {
     let sandbox = conflicting();
     let head = sandbox.ok(["branch", "head", "master"]);
-    assert_snapshot!(sandbox.dk(["merge", "--dry-run", "master", "side"]), @"");
-    assert_snapshot!(sandbox.dk(["merge", "-n", "--theirs", "master", "side"]), @"");
-    assert_snapshot!(ids(&sandbox.dk(["merge", "-n", "--json", "master", "side"])), @"");
-    assert_snapshot!(sandbox.dk(["merge", "-n", "unborn", "side"]), @"");
+    assert_snapshot!(sandbox.dk(["merge", "--dry-run", "master", "side"]), @"
+    + theirs
+    ! both	Changed on both branches
+    ! d/gone	option: add/del
+    ! dk: cannot merge side into master
+    ! caused by: 2 paths in conflict: both, d/gone
+    exit status 3
+    ");
+    assert_snapshot!(sandbox.dk(["merge", "-n", "--theirs", "master", "side"]), @"
+    * both
+    - d/gone
+    + theirs
+    ");
+    assert_snapshot!(ids(&sandbox.dk(["merge", "-n", "--json", "master", "side"])), @r#"
+    {"path":"theirs","change":"added","old":null,"new":{"kind":"file","mode":"100644","id":"ID1"}}
+    {"path":"both","kind":"changed-both"}
+    {"path":"d/gone","kind":"add-del"}
+    ! dk: cannot merge side into master
+    ! caused by: 2 paths in conflict: both, d/gone
+    exit status 3
+    "#);
+    assert_snapshot!(sandbox.dk(["merge", "-n", "unborn", "side"]), @"
+    + both
+    + ours
+    + theirs
+    ");
     assert_eq!(sandbox.ok(["branch", "head", "master"]), head);
     assert_eq!(sandbox.ok(["branch"]), "master\nside");
 }
@@ -111,7 +133,7 @@ fn merge_refuses_what_is_not_there() {
     ");
     assert_snapshot!(sandbox.dk(["merge", "mas ter", "side"]), @r#"
     ! dk: invalid value 'mas ter' for '<BRANCH>': "mas ter" is not a legal branch name: it holds a blank, a control character or one of ~^:?*[\
-    !
+    ! 
     ! For more information, try '--help'.
     exit status 2
     "#);

@@ -87,7 +87,7 @@ fn put_with_an_expected_head() {
     assert_eq!(head(&sandbox, "master"), second);
     assert_snapshot!(sandbox.dk_with("3", ["put", "--expect", "abc", "master:a"]), @"
     ! dk: invalid value 'abc' for '--expect <ID>': give a commit id in full, or 0 for a branch without a commit
-    !
+    ! 
     ! For more information, try '--help'.
     exit status 2
     ");
@@ -119,19 +119,19 @@ fn put_refuses_what_makes_no_sense() {
     ");
     assert_snapshot!(sandbox.dk(["put", "master~1:a"]), @r#"
     ! dk: invalid value 'master~1:a' for '<BRANCH:PATH>': "master~1" is not a legal branch name: it holds a blank, a control character or one of ~^:?*[\
-    !
+    ! 
     ! For more information, try '--help'.
     exit status 2
     "#);
     assert_snapshot!(sandbox.dk(["put", "master:x/../y"]), @r#"
     ! dk: invalid value 'master:x/../y' for '<BRANCH:PATH>': "x/../y" is not a legal path: "." and ".." are not names
-    !
+    ! 
     ! For more information, try '--help'.
     exit status 2
     "#);
     assert_snapshot!(sandbox.dk(["put", "master:.GIT/config"]), @r#"
     ! dk: invalid value 'master:.GIT/config' for '<BRANCH:PATH>': ".GIT/config" is not a legal path: Git keeps ".git" and its disguises for itself
-    !
+    ! 
     ! For more information, try '--help'.
     exit status 2
     "#);

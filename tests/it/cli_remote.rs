@@ -29,12 +29,29 @@ fn remotes_are_gits() {
         "other",
         "https://example.org/a.git",
     ]);
-    assert_snapshot!(sandbox.dk(["remote", "list"]), @"");
-    assert_snapshot!(sandbox.dk(["--json", "remote"]), @"");
-    assert_snapshot!(sandbox.git(["-C", "db.git", "remote"]), @"");
-    assert_snapshot!(sandbox.dk(["remote", "add", "origin", "x"]), @"");
+    assert_snapshot!(sandbox.dk(["remote", "list"]), @"
+    origin	../far.git
+    other	https://example.org/a.git
+    ");
+    assert_snapshot!(sandbox.dk(["--json", "remote"]), @r#"
+    {"name":"origin","url":"../far.git"}
+    {"name":"other","url":"https://example.org/a.git"}
+    "#);
+    assert_snapshot!(sandbox.git(["-C", "db.git", "remote"]), @"
+    origin
+    other
+    ");
+    assert_snapshot!(sandbox.dk(["remote", "add", "origin", "x"]), @"
+    ! dk: cannot add the remote origin
+    ! caused by: remote origin exists already
+    exit status 1
+    ");
     sandbox.ok(["remote", "remove", "other"]);
-    assert_snapshot!(sandbox.dk(["remote", "remove", "other"]), @"");
+    assert_snapshot!(sandbox.dk(["remote", "remove", "other"]), @"
+    ! dk: cannot remove the remote other
+    ! caused by: remote other does not exist
+    exit status 4
+    ");
     assert_eq!(sandbox.git(["-C", "db.git", "remote"]), "origin");
 }
 
@@ -44,15 +61,18 @@ fn fetch_prints_what_it_brought() {
     let far = sandbox.join("far.git");
     let far = far.to_str().unwrap();
     let main = sandbox.ok(["-C", "far.git", "branch", "head", "main"]);
-    assert_snapshot!(ids(&sandbox.dk(["fetch", "-q", far, "refs/heads/main"])), @"");
+    assert_snapshot!(ids(&sandbox.dk(["fetch", "-q", far, "refs/heads/main"])), @"ID1	refs/heads/main");
     assert_eq!(sandbox.ok(["branch"]), "", "no local ref was asked for");
     assert_eq!(
         sandbox.git(["-C", "db.git", "cat-file", "-t", &main]),
         "commit"
     );
-    assert_snapshot!(ids(&sandbox.dk(["fetch", "-q", far, "refs/heads/*:refs/heads/far/*"])), @"");
+    assert_snapshot!(ids(&sandbox.dk(["fetch", "-q", far, "refs/heads/*:refs/heads/far/*"])), @"
+    ID1	refs/heads/main	refs/heads/far/main
+    ID2	refs/heads/next	refs/heads/far/next
+    ");
     assert_eq!(sandbox.ok(["branch"]), "far/main\nfar/next");
-    assert_snapshot!(ids(&sandbox.dk(["fetch", "-q", "--json", far, "main:copy"])), @"");
+    assert_snapshot!(ids(&sandbox.dk(["fetch", "-q", "--json", far, "main:copy"])), @r#"{"id":"ID1","remote":"refs/heads/main","local":"refs/heads/copy","previous":null,"rejected":null}"#);
     assert_eq!(sandbox.ok(["cat", "copy:a"]), "1");
 }
 
@@ -62,13 +82,21 @@ fn fetch_only_moves_forward() {
     sandbox.ok(["remote", "add", "origin", "../far.git"]);
     sandbox.dk(["fetch", "-q", "origin", "next:local"]);
     let local = sandbox.ok_with("mine", ["put", "local:b"]);
-    assert_snapshot!(ids(&sandbox.dk(["fetch", "-q", "origin", "main:local", "main:fine"])), @"");
+    assert_snapshot!(ids(&sandbox.dk(["fetch", "-q", "origin", "main:local", "main:fine"])), @"
+    ID1	refs/heads/main	
+    ID1	refs/heads/main	refs/heads/fine
+    ! refs/heads/local was not moved: not a fast-forward
+    exit status 5
+    ");
     assert_eq!(sandbox.ok(["branch", "head", "local"]), local);
     assert_eq!(sandbox.ok(["cat", "fine:a"]), "1");
-    assert_snapshot!(ids(&sandbox.dk(["fetch", "-q", "origin", "+main:local"])), @"");
+    assert_snapshot!(ids(&sandbox.dk(["fetch", "-q", "origin", "+main:local"])), @"ID1	refs/heads/main	refs/heads/local");
     assert_eq!(sandbox.ok(["cat", "local:a"]), "1");
     // Its own refspecs.
-    assert_snapshot!(ids(&sandbox.dk(["fetch", "-q", "origin"])), @"");
+    assert_snapshot!(ids(&sandbox.dk(["fetch", "-q", "origin"])), @"
+    ID1	refs/heads/main	refs/remotes/origin/main
+    ID2	refs/heads/next	refs/remotes/origin/next
+    ");
 }
 
 #[test]

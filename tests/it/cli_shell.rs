@@ -153,7 +153,10 @@ fn only_what_holds_nothing_goes_with_the_session() {
     ! dk: "no such" is not a legal branch name: it holds a blank, a control character or one of ~^:?*[\
     exit status 2
     "#);
-    assert_snapshot!(sandbox.dk_with("quit\n", ["tx", "shell", tx]).replace(tx, "TX"), @"");
+    assert_snapshot!(sandbox.dk_with("quit\n", ["tx", "shell", tx]).replace(tx, "TX"), @"
+    ! dk: the transaction TX is committed already
+    exit status 2
+    ");
 }
 
 #[test]
@@ -198,9 +201,9 @@ fn a_session_on_a_terminal() {
     sandbox.commit("master", "theirs", &[("x", "theirs\n")]);
     shell.send_line("commit -m mine").unwrap();
     shell.exp_string("hint: settle them with").unwrap();
-    shell.exp_string("master +1 !1> ").unwrap();
+    shell.exp_string("master +2 !1> ").unwrap();
     shell.send_line("resolve --ours").unwrap();
-    shell.exp_string("master +2> ").unwrap();
+    shell.exp_string("master +3> ").unwrap();
     shell.send_line("commit").unwrap();
     shell.exp_string("master> ").unwrap();
     shell.send_line("quit").unwrap();

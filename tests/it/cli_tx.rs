@@ -4,31 +4,17 @@ use std::os::unix::fs::PermissionsExt;
 
 use insta::assert_snapshot;
 
-use crate::cli_shell::{done, terminal};
 use crate::sandbox::{Sandbox, ids};
 
 /// A store with a file in `master`, and a transaction on it named `t`.
-fn begun() -> Sandbox {
+pub fn begun() -> Sandbox {
     let sandbox = Sandbox::with_store();
     sandbox.commit("master", "first", &[("a", "1\n"), ("d/b", "2\n")]);
     assert_eq!(sandbox.ok(["tx", "begin", "master", "--name", "t"]), "t");
     sandbox
 }
 
-/// A transaction `t` with conflicts at `a` and `d/b`.
-fn conflicting() -> Sandbox {
-    let sandbox = begun();
-    sandbox.ok_with("mine\n", ["tx", "write", "t", "a"]);
-    sandbox.ok(["tx", "rm", "t", "d"]);
-    sandbox.commit(
-        "master",
-        "theirs",
-        &[("a", "theirs\n"), ("d/b", "theirs\n")],
-    );
-    sandbox
-}
-
-fn commit(sandbox: &Sandbox) -> String {
+pub fn commit(sandbox: &Sandbox) -> String {
     sandbox.ok(["tx", "commit", "t"])
 }
 
@@ -48,14 +34,44 @@ fn edits_in_many_processes_are_one_commit() {
         "a\nd/b",
         "the branch sees nothing"
     );
-    assert_snapshot!(sandbox.dk(["tx", "ls", "-r", &tx]), @"");
-    assert_snapshot!(sandbox.dk(["tx", "ls", &tx]), @"");
-    assert_snapshot!(sandbox.dk(["tx", "cat", &tx, "a", "n/e/w"]), @"");
-    assert_snapshot!(sandbox.dk(["tx", "diff", &tx]), @"");
-    assert_snapshot!(sandbox.dk(["tx", "diff", "--patch", &tx, "master", "--", "a"]), @"");
+    assert_snapshot!(sandbox.dk(["tx", "ls", "-r", &tx]), @"
+    a
+    link
+    n/e/w
+    x/y/b
+    ");
+    assert_snapshot!(sandbox.dk(["tx", "ls", &tx]), @"
+    a
+    d
+    empty
+    link
+    n
+    x
+    ");
+    assert_snapshot!(sandbox.dk(["tx", "cat", &tx, "a", "n/e/w"]), @"
+    1
+    more
+    new
+    ");
+    assert_snapshot!(sandbox.dk(["tx", "diff", &tx]), @"
+    * a
+    - d/b
+    + link
+    + n/e/w
+    + x/y/b
+    ");
+    assert_snapshot!(sandbox.dk(["tx", "diff", "--patch", &tx, "master", "--", "a"]), @"
+    diff --git a/a b/a
+    index d00491fd7e5bb6fa28c517a0bb32b8b506539d4d..e5c2e0a544d5234441dd03b2ff585da7295bc385 100644
+    --- a/a
+    +++ b/a
+    @@ -1 +1,2 @@
+     1
+    +more
+    ");
     let head = sandbox.ok(["tx", "commit", prefix, "-m", "all of it"]);
     assert_eq!(sandbox.ok(["branch", "head", "master"]), head);
-    assert_snapshot!(sandbox.git(["-C", "db.git", "log", "-1", "--format=%an %s", "master"]), @"");
+    assert_snapshot!(sandbox.git(["-C", "db.git", "log", "-1", "--format=%an %s", "master"]), @"Ada all of it");
     assert_eq!(sandbox.git(["-C", "db.git", "rev-parse", "master^"]), first);
     assert_eq!(sandbox.ok(["ls", "-r", "master"]), "a\nlink\nn/e/w\nx/y/b");
     assert_eq!(
@@ -90,8 +106,18 @@ fn modes() {
         })
         .collect();
     assert_eq!(kinds, ["a exec", "d/b exec", "run file", "x exec"]);
-    assert_snapshot!(sandbox.dk(["tx", "chmod", "t", "u+x", "a"]), @"");
-    assert_snapshot!(sandbox.dk(["tx", "chmod", "t", "+x", "d"]), @"");
+    assert_snapshot!(sandbox.dk(["tx", "chmod", "t", "u+x", "a"]), @"
+    ! dk: invalid value 'u+x' for '<MODE>'
+    !   [possible values: +x, -x]
+    ! 
+    ! For more information, try '--help'.
+    exit status 2
+    ");
+    assert_snapshot!(sandbox.dk(["tx", "chmod", "t", "+x", "d"]), @"
+    ! dk: cannot change the mode
+    ! caused by: d is a directory
+    exit status 1
+    ");
 }
 
 #[test]
@@ -121,16 +147,42 @@ fn many_edits_at_once() {
 {"op":"write","path":{"base64":"/w=="},"text":""}
 "#;
     assert_eq!(sandbox.ok_with(lines, ["tx", "apply", "t", "-"]), "");
-    assert_snapshot!(sandbox.dk(["tx", "ls", "-rl", "t"]), @"");
-    assert_snapshot!(sandbox.dk(["tx", "cat", "t", "a", "e/w"]), @"");
+    assert_snapshot!(sandbox.dk(["tx", "ls", "-rl", "t"]), @r#"
+    exec              4 1191247b6d9a206f6ba3d8ac79e26d041dd86941	a
+    file              5 8e27be7d6154a1f68ea9160ef0e18691d20560dc	e/w
+    link              1 2e65efe2a145dda7ee51d1741299f848e5bf752e	l
+    exec              2 f96c401f328b287e77766268a89532a98d847663	x
+    file              0 e69de29bb2d1d6434b8b29ae775ad8c2e48c5391	"\377"
+    "#);
+    assert_snapshot!(sandbox.dk(["tx", "cat", "t", "a", "e/w"]), @"
+    1
+    2
+    text
+    ");
     // All or nothing, and the line is named.
     let bad = "{\"op\":\"rm\",\"path\":\"a\"}\n\n{\"op\":\"rm\",\"path\":\"nope\"}\n{\"op\":\"rm\",\"path\":\"x\"}\n";
-    assert_snapshot!(sandbox.dk_with(bad, ["tx", "apply", "t"]), @"");
+    assert_snapshot!(sandbox.dk_with(bad, ["tx", "apply", "t"]), @"
+    ! dk: line 3: nothing was changed
+    ! caused by: nope does not exist
+    exit status 4
+    ");
     let bad = "{\"op\":\"rm\",\"path\":\"a\"}\n{\"op\":\"write\",\"path\":\"a\"}\n";
-    assert_snapshot!(sandbox.dk_with(bad, ["tx", "apply", "t"]), @"");
+    assert_snapshot!(sandbox.dk_with(bad, ["tx", "apply", "t"]), @r#"
+    ! dk: line 2: nothing was changed
+    ! caused by: either "text" or "base64" is needed
+    exit status 2
+    "#);
     let bad = "{\"op\":\"rm\",\"path\":\"../a\"}\n";
-    assert_snapshot!(sandbox.dk_with(bad, ["tx", "apply", "t"]), @"");
-    assert_snapshot!(sandbox.dk_with("not json", ["tx", "apply", "t"]), @"");
+    assert_snapshot!(sandbox.dk_with(bad, ["tx", "apply", "t"]), @r#"
+    ! dk: line 1: nothing was changed
+    ! caused by: "../a" is not a legal path: "." and ".." are not names
+    exit status 2
+    "#);
+    assert_snapshot!(sandbox.dk_with("not json", ["tx", "apply", "t"]), @"
+    ! dk: line 1: nothing was changed
+    ! caused by: expected ident at column 2
+    exit status 2
+    ");
     assert_eq!(sandbox.ok(["tx", "cat", "t", "a"]), "1\n2");
 }
 
@@ -155,15 +207,26 @@ fn status_tells_what_matters() {
         let lines = text.lines().filter(|line| !line.contains("(AGE)"));
         lines.map(|line| format!("{line}\n")).collect::<String>()
     };
-    assert_snapshot!(still(&shown(&status)), @"");
+    assert_snapshot!(still(&shown(&status)), @"
+    id        t
+    branch    master
+    state     open
+    base      ID1
+    head      ID1
+    moved     no
+    author    Ada <ada@example.org>
+    edits     1
+    conflicts 0
+    message   subject
+    ");
     sandbox.commit("master", "meanwhile", &[("y", "")]);
     let json = sandbox.ok(["tx", "status", "--json", "t"]);
     let line = format!(
         "jq -c '[.id, .branch, .state, .moved, .edits, .message, .conflicts, .author.name, (.head != .base)]' <<< '{json}'"
     );
-    assert_snapshot!(sandbox.sh(&line), @"");
+    assert_snapshot!(sandbox.sh(&line), @r#"["t","master","open",true,1,"subject\n\nbody\n",[],"Ada",true]"#);
     let open = sandbox.dk(["tx", "open"]);
-    assert_snapshot!(open.split('\t').enumerate().filter(|(n, _)| *n != 2).map(|(_, word)| word).collect::<Vec<_>>().join("|"), @"");
+    assert_snapshot!(open.split('\t').enumerate().filter(|(n, _)| *n != 2).map(|(_, word)| word).collect::<Vec<_>>().join("|"), @"t|master|1 edit|0 conflicts|Ada <ada@example.org>");
     assert_eq!(sandbox.ok(["tx", "open", "other"]), "");
     let begun = sandbox.ok(["tx", "open", "--json", "master"]);
     assert!(
@@ -177,8 +240,16 @@ fn the_head_that_moved_is_merged_with() {
     let sandbox = begun();
     sandbox.ok_with("x", ["tx", "write", "t", "x"]);
     let other = sandbox.commit("master", "meanwhile", &[("y", "")]);
-    assert_snapshot!(ids(&sandbox.dk(["tx", "commit", "t", "--ff-only"])), @"");
-    assert_snapshot!(ids(&sandbox.dk(["tx", "commit", "t", "--expect", "0"])), @"");
+    assert_snapshot!(ids(&sandbox.dk(["tx", "commit", "t", "--ff-only"])), @"
+    ! dk: cannot commit t to master
+    ! caused by: branch master cannot move to ID1: not a fast-forward from ID2
+    exit status 5
+    ");
+    assert_snapshot!(ids(&sandbox.dk(["tx", "commit", "t", "--expect", "0"])), @"
+    ! dk: cannot commit t to master
+    ! caused by: branch master is at ID1, not at no commit
+    exit status 5
+    ");
     sandbox.ok(["tx", "commit", "t", "--expect", &other, "-m", "mine"]);
     assert_eq!(sandbox.ok(["ls", "-r", "master"]), "a\nd/b\nx\ny");
     assert_eq!(
@@ -192,122 +263,16 @@ fn the_head_that_moved_is_merged_with() {
 }
 
 #[test]
-fn a_conflict_leaves_the_transaction_open() {
-    let sandbox = conflicting();
-    assert_snapshot!(sandbox.dk(["tx", "commit", "t"]), @"");
-    assert_snapshot!(sandbox.dk(["tx", "commit", "t"]), @"");
-    assert_snapshot!(sandbox.dk(["tx", "conflicts", "t"]), @"");
-    assert_snapshot!(ids(&sandbox.dk(["tx", "conflicts", "--json", "t"])), @"");
-    assert_snapshot!(sandbox.dk(["tx", "merge", "t", "master"]), @"");
-    assert_snapshot!(sandbox.dk(["tx", "resolve", "t"]), @"");
-    assert_snapshot!(sandbox.dk(["tx", "resolve", "t", "nope", "--ours"]), @"");
-    assert_snapshot!(sandbox.dk(["tx", "resolve", "t", "--ours", "--base"]), @"");
-    assert_snapshot!(sandbox.dk(["tx", "resolve", "t", "--file", "-"]), @"");
-    sandbox.ok(["tx", "resolve", "t", "--theirs", "d"]);
-    sandbox.ok_with("merged\n", ["tx", "resolve", "t", "a", "--file", "-"]);
-    assert_snapshot!(sandbox.dk(["tx", "resolve", "t"]), @"");
-    commit(&sandbox);
-    assert_eq!(
-        sandbox.ok(["cat", "master:a", "master:d/b"]),
-        "merged\ntheirs"
-    );
-}
-
-#[test]
-fn each_side_settles() {
-    for (side, a, listed) in [
-        ("--ours", "mine", "a"),
-        ("--theirs", "theirs", "a\nd/b"),
-        ("--base", "1", "a\nd/b"),
-    ] {
-        let sandbox = conflicting();
-        sandbox.dk(["tx", "commit", "t"]);
-        sandbox.ok(["tx", "resolve", "t", side]);
-        commit(&sandbox);
-        assert_eq!(sandbox.ok(["cat", "master:a"]), a, "{side}");
-        assert_eq!(sandbox.ok(["ls", "-r", "master"]), listed, "{side}");
-    }
-}
-
-#[test]
-fn conflicts_are_settled_with_a_menu() {
-    let mut sandbox = conflicting();
-    sandbox.dk(["tx", "commit", "t"]);
-    sandbox.set("EDITOR", "sed -i '/^[<=>]/d'");
-    let mut shell = terminal(&sandbox, ["tx", "resolve", "t"]);
-    shell
-        .exp_string("a (1 of 2): Changed on both branches")
-        .unwrap();
-    for choice in ["ours ", "theirs ", "base ", "edit ", "skip "] {
-        shell.exp_string(choice).unwrap();
-    }
-    // Up from the first is the last: skip; once more: edit.
-    shell.send("\x1b[A\x1b[A\r").unwrap();
-    shell.flush().unwrap();
-    shell.exp_string("d/b (2 of 2): option: add/del").unwrap();
-    shell.exp_string("nothing there").unwrap();
-    shell.send("\x1b[B\r").unwrap();
-    shell.flush().unwrap();
-    done(shell, 0);
-    assert_eq!(sandbox.ok(["tx", "conflicts", "t"]), "");
-    assert_eq!(
-        sandbox.ok(["tx", "cat", "t", "a", "d/b"]),
-        "mine\ntheirs\ntheirs"
-    );
-}
-
-#[test]
-fn a_menu_may_leave_conflicts() {
-    let mut sandbox = conflicting();
-    sandbox.dk(["tx", "commit", "t"]);
-    // What the editor leaves marks in is not settled.
-    sandbox.set("EDITOR", "true");
-    let mut shell = terminal(&sandbox, ["tx", "resolve", "t"]);
-    shell.exp_string("skip ").unwrap();
-    shell.send("\x1b[A\x1b[A\r").unwrap();
-    shell.flush().unwrap();
-    shell
-        .exp_string("not settled: marks are left in it")
-        .unwrap();
-    shell.exp_string("skip ").unwrap();
-    shell.send("\r").unwrap();
-    shell.flush().unwrap();
-    shell.exp_string("2 of 2").unwrap();
-    shell.exp_string("skip ").unwrap();
-    shell.send("\x1b[A\r").unwrap();
-    shell.flush().unwrap();
-    shell.exp_string("1 conflict left").unwrap();
-    done(shell, 3);
-    assert_snapshot!(sandbox.dk(["tx", "conflicts", "t"]), @"");
-    assert_eq!(sandbox.ok(["tx", "cat", "t", "a"]), "mine");
-}
-
-#[test]
-fn merging_into_a_transaction() {
-    let sandbox = begun();
-    sandbox.ok(["branch", "create", "side", "--from", "master"]);
-    let side = sandbox.commit("side", "theirs", &[("a", "2\n"), ("new", "")]);
-    sandbox.ok_with("3\n", ["tx", "write", "t", "d/b"]);
-    assert_eq!(sandbox.ok(["tx", "merge", "t", "side"]), "");
-    assert_eq!(sandbox.ok(["tx", "cat", "t", "a", "d/b"]), "2\n3");
-    assert!(sandbox.ok(["tx", "parents", "t"]).contains(&side));
-    sandbox.commit("side", "more", &[("d/b", "4\n")]);
-    assert_snapshot!(sandbox.dk(["tx", "merge", "t", "side"]), @"");
-    assert_snapshot!(sandbox.dk(["tx", "merge", "t", "nope"]), @"");
-    // Writing settles.
-    sandbox.ok_with("5\n", ["tx", "write", "t", "d/b"]);
-    assert_eq!(sandbox.ok(["tx", "conflicts", "t"]), "");
-    commit(&sandbox);
-}
-
-#[test]
 fn message_and_parents() {
     let sandbox = begun();
     let first = sandbox.ok(["branch", "head", "master"]);
     assert_eq!(sandbox.ok(["tx", "message", "t"]), "");
     sandbox.ok_with("from\nstdin", ["tx", "message", "t", "-"]);
-    assert_snapshot!(sandbox.dk(["tx", "message", "t"]), @"");
-    assert_snapshot!(sandbox.dk(["tx", "message", "--json", "t"]), @"");
+    assert_snapshot!(sandbox.dk(["tx", "message", "t"]), @"
+    from
+    stdin%
+    ");
+    assert_snapshot!(sandbox.dk(["tx", "message", "--json", "t"]), @r#"{"message":"from\nstdin"}"#);
     assert_eq!(sandbox.ok(["tx", "parents", "t"]), first);
     let other = sandbox.commit("other", "o", &[("o", "")]);
     sandbox.ok(["tx", "parents", "t", "master", "other"]);
@@ -315,7 +280,10 @@ fn message_and_parents() {
         sandbox.ok(["tx", "parents", "t"]),
         format!("{first}\n{other}")
     );
-    assert_snapshot!(sandbox.dk(["tx", "parents", "t", "nope"]), @"");
+    assert_snapshot!(sandbox.dk(["tx", "parents", "t", "nope"]), @r#"
+    ! dk: branch or commit "nope" does not exist
+    exit status 4
+    "#);
     commit(&sandbox);
     assert_eq!(
         sandbox.git(["-C", "db.git", "rev-parse", "master^2"]),
@@ -350,7 +318,10 @@ fn abort_throws_away() {
     let sandbox = begun();
     sandbox.ok_with("x", ["tx", "write", "t", "x"]);
     sandbox.ok(["tx", "begin", "master", "--name", "u"]);
-    assert_snapshot!(sandbox.dk(["tx", "abort", "t", "nope"]), @"");
+    assert_snapshot!(sandbox.dk(["tx", "abort", "t", "nope"]), @r#"
+    ! dk: transaction "nope" does not exist
+    exit status 4
+    "#);
     assert_eq!(sandbox.ok(["tx", "open"]).lines().count(), 2);
     sandbox.ok(["tx", "abort", "t", "u", "t"]);
     assert_eq!(sandbox.ok(["tx", "open"]), "");
@@ -362,25 +333,74 @@ fn what_makes_no_sense() {
     let sandbox = begun();
     sandbox.ok(["tx", "begin", "master", "--name", "tu"]);
     sandbox.ok(["tx", "begin", "master", "--name", "tuv"]);
-    assert_snapshot!(sandbox.dk(["tx", "begin", "master", "--name", "t"]), @"");
-    assert_snapshot!(sandbox.dk(["tx", "begin", "master", "--name", "a/b"]), @"");
-    assert_snapshot!(sandbox.dk(["tx", "begin", "master", "--from", "nope"]), @"");
-    assert_snapshot!(sandbox.dk(["tx", "status", "nope"]), @"");
+    assert_snapshot!(sandbox.dk(["tx", "begin", "master", "--name", "t"]), @"
+    ! dk: cannot begin a transaction on master
+    ! caused by: transaction t exists already
+    exit status 1
+    ");
+    assert_snapshot!(sandbox.dk(["tx", "begin", "master", "--name", "a/b"]), @r#"
+    ! dk: "a/b" cannot be the id of a transaction
+    exit status 2
+    "#);
+    assert_snapshot!(sandbox.dk(["tx", "begin", "master", "--from", "nope"]), @r#"
+    ! dk: branch or commit "nope" does not exist
+    exit status 4
+    "#);
+    assert_snapshot!(sandbox.dk(["tx", "status", "nope"]), @r#"
+    ! dk: transaction "nope" does not exist
+    exit status 4
+    "#);
     sandbox.ok(["tx", "status", "tu"]);
     sandbox.ok(["tx", "begin", "master", "--name", "xy1"]);
     sandbox.ok(["tx", "begin", "master", "--name", "xy2"]);
-    assert_snapshot!(sandbox.dk(["tx", "status", "xy"]), @"");
-    assert_snapshot!(sandbox.dk(["tx", "write", "t", ""]), @"");
-    assert_snapshot!(sandbox.dk(["tx", "write", "t", "a/x"]), @"");
-    assert_snapshot!(sandbox.dk(["tx", "write", "t", "d"]), @"");
-    assert_snapshot!(sandbox.dk(["tx", "rm", "t", "a", "nope"]), @"");
-    assert_snapshot!(sandbox.dk(["tx", "mv", "t", "nope", "b"]), @"");
-    assert_snapshot!(sandbox.dk(["tx", "cat", "t", "nope"]), @"");
-    assert_snapshot!(sandbox.dk(["tx", "ls", "t", "nope"]), @"");
-    assert_snapshot!(sandbox.dk(["tx", "mkdir", "t", "a"]), @"");
+    assert_snapshot!(sandbox.dk(["tx", "status", "xy"]), @"
+    ! dk: xy may be any of xy1, xy2
+    exit status 2
+    ");
+    assert_snapshot!(sandbox.dk(["tx", "write", "t", ""]), @"
+    ! dk: the path is empty
+    exit status 2
+    ");
+    assert_snapshot!(sandbox.dk(["tx", "write", "t", "a/x"]), @"
+    ! dk: cannot write a/x
+    ! caused by: a is not a directory
+    exit status 1
+    ");
+    assert_snapshot!(sandbox.dk(["tx", "write", "t", "d"]), @"
+    ! dk: cannot write d
+    ! caused by: d is a directory
+    exit status 1
+    ");
+    assert_snapshot!(sandbox.dk(["tx", "rm", "t", "a", "nope"]), @"
+    ! dk: cannot remove
+    ! caused by: nope does not exist
+    exit status 4
+    ");
+    assert_snapshot!(sandbox.dk(["tx", "mv", "t", "nope", "b"]), @"
+    ! dk: cannot move nope to b
+    ! caused by: nope does not exist
+    exit status 4
+    ");
+    assert_snapshot!(sandbox.dk(["tx", "cat", "t", "nope"]), @"
+    ! dk: nope does not exist
+    exit status 4
+    ");
+    assert_snapshot!(sandbox.dk(["tx", "ls", "t", "nope"]), @"
+    ! dk: nope does not exist
+    exit status 4
+    ");
+    assert_snapshot!(sandbox.dk(["tx", "mkdir", "t", "a"]), @"
+    ! dk: cannot make a folder
+    ! caused by: a exists already
+    exit status 1
+    ");
     assert_eq!(sandbox.ok(["tx", "ls", "-r", "t"]), "a\nd/b");
     commit(&sandbox);
-    assert_snapshot!(sandbox.dk(["tx", "rm", "t", "a"]), @"");
+    assert_snapshot!(ids(&sandbox.dk(["tx", "rm", "t", "a"])), @"
+    ! dk: cannot remove
+    ! caused by: transaction t is committed already, as ID1
+    exit status 2
+    ");
 }
 
 #[test]

@@ -292,6 +292,23 @@ fn a_merge_is_what_it_changed_on_the_branch() {
     );
 }
 
+/// The head that a conflict was resolved against is the first parent.
+#[test]
+fn a_resolved_conflict_hides_no_commit() {
+    let (sandbox, one) = one_commit();
+    let tx = sandbox.ok(["tx", "begin", "master"]);
+    sandbox.ok_with("mine", ["tx", "write", &tx, "a"]);
+    let two = sandbox.ok_with("theirs", ["put", "master:a"]);
+    let refused = sandbox.dk(["tx", "commit", &tx]);
+    assert!(refused.ends_with("exit status 3\n"), "{refused}");
+    sandbox.ok(["tx", "resolve", &tx, "--ours"]);
+    let three = sandbox.ok(["tx", "commit", &tx, "-m", "mine"]);
+    assert_eq!(
+        sandbox.dk(["watch", "-n2", "--commits", "--since", &one, "master"]),
+        format!("{two}\n{three}\n")
+    );
+}
+
 #[test]
 fn a_head_moved_to_other_history_is_told() {
     let (sandbox, one) = one_commit();
@@ -484,6 +501,19 @@ fn signals_end_it_as_signals_do() {
         assert_eq!(watch.end(&sandbox), shown);
         assert_eq!(sandbox.read(".seen"), format!("{one}\n"));
     }
+    // Nor does a reader that does not read keep it.
+    let names: Vec<String> = (0..5000).map(|n| format!("{n:0>50}")).collect();
+    let names: Vec<&[u8]> = names.iter().map(String::as_bytes).collect();
+    commit_odd(&sandbox, &names);
+    let mut watch = Watch::start(&sandbox, &["-f", "--cursor", ".seen", "master"]);
+    assert_eq!(watch.line(), "0".repeat(50));
+    watch.signal(Signal::TERM);
+    assert!(watch.end(&sandbox).ends_with("ended by signal 15\n"));
+    assert_eq!(
+        sandbox.read(".seen"),
+        format!("{one}\n"),
+        "not all of it was written out"
+    );
 }
 
 #[test]

@@ -119,8 +119,12 @@ pub fn stock(dir: &Path, arguments: &[&str]) -> String {
         .env("HOME", "/nonexistent")
         .env("GIT_CONFIG_NOSYSTEM", "1")
         .envs(["AUTHOR", "COMMITTER"].iter().flat_map(|who| {
-            [("NAME", "A"), ("EMAIL", "a@b"), ("DATE", "1 +0000")]
-                .map(|(what, value)| (format!("GIT_{who}_{what}"), value))
+            [
+                ("NAME", "A"),
+                ("EMAIL", "a@b"),
+                ("DATE", "1700000000 +0000"),
+            ]
+            .map(|(what, value)| (format!("GIT_{who}_{what}"), value))
         }))
         .output()
         .unwrap();

@@ -21,7 +21,7 @@ use self::exec::{Exec, Running, Work};
 use crate::client::{Error, Event, Records, Since, WatchQuery};
 use crate::commands::parse::BranchPath;
 use crate::commands::{Session, blocking, completions, parse};
-use crate::model::{BranchName, Kind, ObjectId, Rev};
+use crate::model::{Kind, ObjectId, Rev};
 use crate::ui::{Exit, Reader, Ui, Usage};
 
 mod cursor;
@@ -135,8 +135,9 @@ pub(super) async fn run(session: &Session, mut args: Args) -> anyhow::Result<()>
         return Err(Usage::new("--json cannot be used with --exec, which prints nothing").into());
     }
     let cursor = args.cursor.clone().map(Cursor::new);
-    let since = beginning(session, &args, &branch, cursor.as_ref()).await?;
-    if session.client.head(&branch).await?.is_none() {
+    let head = session.client.head(&branch).await?;
+    let since = beginning(session, &args, head, cursor.as_ref()).await?;
+    if head.is_none() && !matches!(since, Since::Commit(_)) {
         session.ui.note(&format!(
             "branch {branch} has no commit yet: waiting for one"
         ));
@@ -204,7 +205,7 @@ fn format(args: &Args) -> Format {
 async fn beginning(
     session: &Session,
     args: &Args,
-    branch: &BranchName,
+    head: Option<ObjectId>,
     cursor: Option<&Cursor>,
 ) -> anyhow::Result<Since> {
     let since = match &args.since {
@@ -223,10 +224,7 @@ async fn beginning(
         },
     };
     let since = match since {
-        Since::Now => match session.client.head(branch).await? {
-            Some(head) => Since::Commit(head),
-            None => Since::Beginning,
-        },
+        Since::Now => head.map_or(Since::Beginning, Since::Commit),
         since => since,
     };
     match &since {

@@ -24,11 +24,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use gix::objs::{Exists as _, Find as _, FindHeader as _};
+use gix::objs::{Exists as _, FindHeader as _};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW};
 
 use crate::model::{HashKind, ObjectId};
-use crate::store::engine::ObjectKind;
+use crate::store::engine::{ObjectKind, hash_object};
 use crate::store::{Error, Result};
 
 use super::deltas::DeltaBases;
@@ -79,8 +79,6 @@ type Stamp = Vec<Option<SystemTime>>;
 struct Pack {
     path: PathBuf,
     index: gix_pack::index::File<gix_pack::MMap>,
-    /// Unreachable objects with a time of their own each: git prunes by these.
-    cruft: bool,
 }
 
 impl Objects {
@@ -100,9 +98,20 @@ impl Objects {
 
     pub fn find(&self, id: &ObjectId, buffer: &mut Vec<u8>) -> Result<Option<ObjectKind>> {
         buffer.clear();
-        self.look_up(id, |handle, id| {
-            Ok(handle.try_find(id, buffer)?.map(|data| kind(data.kind)))
-        })
+        let found = self.look_up(id, |handle, id| {
+            let found = gix_pack::Find::try_find(handle, id, buffer)?;
+            Ok(found.map(|(data, place)| (kind(data.kind), place.is_none())))
+        })?;
+        match found {
+            // gix does not look at a loose file's checksum.
+            Some((kind, true)) if hash_object(self.hash, kind, buffer)? != *id => {
+                Err(Error::Corrupt {
+                    id: id.to_string(),
+                    why: "its content is another object's".into(),
+                })
+            }
+            found => Ok(found.map(|(kind, _)| kind)),
+        }
     }
 
     pub fn header(&self, id: &ObjectId) -> Result<Option<(ObjectKind, u64)>> {
@@ -204,7 +213,7 @@ impl Objects {
             || view
                 .packs(self.hash)
                 .iter()
-                .any(|pack| !pack.cruft && pack.offset(id).is_some() && touch(&pack.path))
+                .any(|pack| pack.offset(id).is_some() && pack.keep_alive())
     }
 
     /// As [`Objects::keep_alive`], with a look for new packs before it says no.
@@ -372,9 +381,14 @@ impl Pack {
         };
         Some(Self {
             path: index.with_extension("pack"),
-            cruft: index.with_extension("mtimes").exists(),
             index: gix_pack::index::File::at(index, kind).ok()?,
         })
+    }
+
+    /// Cruft packs do not count: they hold what nothing reaches, and git prunes
+    /// it by times kept beside. A pack may become one without a new name.
+    fn keep_alive(&self) -> bool {
+        !self.path.with_extension("mtimes").exists() && touch(&self.path)
     }
 
     fn offset(&self, id: &ObjectId) -> Option<u64> {

@@ -25,15 +25,15 @@ pub(super) fn relay<T: Send>(progress: &dyn Progress, work: impl FnOnce(Teller) 
     let (events, inbox) = mpsc::channel();
     thread::scope(|scope| {
         let worker = scope.spawn(move || work(Teller::new(events, String::new(), UNKNOWN)));
-        listen(progress, &inbox);
+        listen(progress, &inbox, || worker.is_finished());
         worker
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
 
-/// Tells `progress` what comes in, until nobody can send any more.
-fn listen(progress: &dyn Progress, inbox: &mpsc::Receiver<Event>) {
+/// Tells `progress` what comes in, until nobody can or will send any more.
+fn listen(progress: &dyn Progress, inbox: &mpsc::Receiver<Event>, ended: impl Fn() -> bool) {
     let mut part: Option<(StepShared, usize)> = None;
     loop {
         let event = inbox.recv_timeout(PERIOD);
@@ -54,8 +54,8 @@ fn listen(progress: &dyn Progress, inbox: &mpsc::Receiver<Event>) {
                 part = Some((counter, 0));
             }
             Ok(Event::Line(line)) => progress.line(&line),
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) if !ended() => {}
+            Err(_) => return,
         }
     }
 }

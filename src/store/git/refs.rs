@@ -359,7 +359,10 @@ fn is_link(error: &io::Error) -> bool {
 
 pub(super) fn damaged(name: &[u8], why: &str) -> Error {
     Error::Corrupt {
-        id: String::from_utf8_lossy(name).into_owned(),
+        id: match HeadName::from_full(name) {
+            Some(name) => name.shown(),
+            None => String::from_utf8_lossy(name).into_owned(),
+        },
         why: why.into(),
     }
 }

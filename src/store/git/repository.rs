@@ -86,13 +86,23 @@ impl Repository for Git {
     }
 
     fn identity(&self) -> Result<(Option<String>, Option<String>)> {
+        let filled = |value: &str| Some(value.trim().to_owned()).filter(|value| !value.is_empty());
+        let variable = |name| filled(&std::env::var_os(name)?.to_string_lossy());
+        let named = |what| {
+            variable(format!("GIT_AUTHOR_{what}"))
+                .or_else(|| variable(format!("GIT_COMMITTER_{what}")))
+        };
+        let (name, email) = (named("NAME"), named("EMAIL"));
+        if name.is_some() && email.is_some() {
+            return Ok((name, email));
+        }
         let repo = self.reopen()?;
         let config = repo.config_snapshot();
-        let text = |key: &str| {
-            let value = config.string(key)?.to_string();
-            Some(value.trim().to_owned()).filter(|value| !value.is_empty())
-        };
-        Ok((text("user.name"), text("user.email")))
+        let text = |key| filled(&config.string(key)?.to_string());
+        Ok((
+            name.or_else(|| text("user.name")),
+            email.or_else(|| text("user.email")),
+        ))
     }
 
     fn peel(&self, name: &str) -> Result<Option<ObjectId>> {

@@ -384,6 +384,9 @@ impl Store {
         // transaction's side.
         fresh.rollback(mark);
         self.merge_into(stored, &head, who, fresh)?;
+        // First parents tell what the branch was: its former head comes first.
+        stored.meta.parents.retain(|parent| *parent != head);
+        stored.meta.parents.insert(0, head);
         Ok(None)
     }
 

@@ -122,7 +122,7 @@ const WAITS: &str = r#"
 
 #[test]
 fn restart_ends_the_command_and_all_it_started() {
-    let (sandbox, _) = one_commit();
+    let (sandbox, one) = one_commit();
     let watch = Watch::begin(
         &sandbox,
         &["--restart", "master", "--exec", "sh", "-c", WAITS],
@@ -152,6 +152,7 @@ fn restart_ends_the_command_and_all_it_started() {
     watch.signal(Signal::TERM);
     assert_eq!(watch.end(&sandbox), "ended by signal 15\n");
     assert!(!runs(&sandbox, "shell"), "nothing stays behind");
+    assert_eq!(sandbox.read(".seen"), one + "\n", "no command was done");
     eventually("its child is gone", || {
         (!runs(&sandbox, "sleeper")).then_some(())
     });
