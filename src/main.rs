@@ -53,6 +53,7 @@ fn main() -> ExitCode {
         }
         End::Signal(number) => {
             runtime.shutdown_timeout(GRACE);
+            commands::abandon();
             // Only fails for a signal that cannot be caught.
             let _ = signal_hook::low_level::emulate_default_handler(number);
             ExitCode::from(u8::try_from(128 + number).unwrap_or(1))
