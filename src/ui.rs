@@ -243,10 +243,12 @@ impl Ui {
     }
 
     /// Returns what shows the progress of long work: a bar where stderr is a
-    /// terminal, and in any case the lines the work has to say.
+    /// terminal, and the lines the work has to say; nothing with `--quiet`.
     pub fn progress(&self) -> Arc<dyn Progress> {
-        let bars = !self.quiet && io::stderr().is_terminal();
-        Arc::new(progress::Shown::new(bars))
+        if self.quiet {
+            return Arc::new(());
+        }
+        Arc::new(progress::Shown::new(io::stderr().is_terminal()))
     }
 
     // Questions. None may be the only way: `flag` is the way without a terminal.

@@ -153,9 +153,7 @@ impl Export {
 
     fn note_submodule(&self, item: &Item) {
         let line = format!("{} is a submodule: left empty", item.path);
-        if !self.ui.quiet {
-            self.progress.line(&line);
-        }
+        self.progress.line(&line);
     }
 }
 

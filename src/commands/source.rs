@@ -17,7 +17,9 @@ use anyhow::Context as _;
 use crate::client::{Content, Edit, Edits, FileKind, Progress, Sink, Stop};
 use crate::commands::{Session, blocking};
 use crate::model::TreePath;
-use crate::ui::{Ui, Usage};
+use crate::ui::Usage;
+
+use self::folder::Walk;
 
 mod folder;
 mod tar;
@@ -85,7 +87,8 @@ impl Opened {
             let error = Usage::new(format!("{} is a folder", path.display()));
             return Err(error.hint("dk import takes folders").into());
         }
-        if !about.is_file() {
+        // A file of /proc says it is empty.
+        if !about.is_file() || about.len() == 0 {
             return Self::stream(file).with_context(cannot);
         }
         let size = about.len();
@@ -192,8 +195,13 @@ impl Tree {
     }
 
     /// Returns the edits that put it below `at`, after those of `before`.
-    pub fn edits(self, at: TreePath, before: Vec<Edit<'static>>, ui: &Ui) -> anyhow::Result<Edits> {
-        let (ui, progress) = (ui.clone(), ui.progress());
+    pub fn edits(
+        self,
+        at: TreePath,
+        before: Vec<Edit<'static>>,
+        session: &Session,
+    ) -> anyhow::Result<Edits> {
+        let (ui, progress) = (session.ui.clone(), session.ui.progress());
         Ok(match self {
             Self::Tar => {
                 if ui.interactive() {
@@ -204,9 +212,12 @@ impl Tree {
                     tar::read(stdin, &at, &ui, outlet)
                 })
             }
-            Self::Folder(dir) => produced(before, progress, move |outlet| {
-                folder::walk(&dir, &at, &ui, outlet)
-            }),
+            Self::Folder(dir) => {
+                let walk = Walk::new(&session.store, ui);
+                produced(before, progress, move |outlet| {
+                    walk.folder(&dir, &at, outlet)
+                })
+            }
         })
     }
 }
