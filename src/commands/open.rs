@@ -120,6 +120,12 @@ pub(super) fn path(store: &OsStr) -> anyhow::Result<PathBuf> {
     }
 }
 
+/// Removes what writes under way have put on disk so far, at the end of a
+/// process that a signal ends in the middle of them.
+pub(super) fn abandon() {
+    local::abandon();
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
