@@ -21,6 +21,7 @@ use crate::model::{TreePath, text};
 mod paint;
 mod progress;
 mod reader;
+pub mod signals;
 mod stdout;
 
 pub use paint::{Look, Paint, Painted};
@@ -266,6 +267,7 @@ impl Ui {
     /// Asks yes or no; Enter alone is no.
     pub fn confirm(&self, question: &str, flag: &str) -> anyhow::Result<bool> {
         self.need_terminal(question, flag)?;
+        let _talk = signals::talk()?;
         let answer = dialoguer::Confirm::new()
             .with_prompt(text::printable(question.as_bytes()))
             .default(false)
@@ -276,6 +278,7 @@ impl Ui {
     /// Lets the user choose one of `items`; returns its number.
     pub fn select(&self, question: &str, items: &[String], flag: &str) -> anyhow::Result<usize> {
         self.need_terminal(question, flag)?;
+        let _talk = signals::talk()?;
         let items: Vec<String> = items
             .iter()
             .map(|item| text::printable(item.as_bytes()))

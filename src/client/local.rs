@@ -20,6 +20,7 @@ pub use crate::store::engine::Durability;
 use crate::store::engine::{Engine, Repository};
 use crate::store::{self, Store, diff, fsck, history, rev, walk};
 
+pub use crate::store::git::abandon;
 use failure::error;
 use stream::Feed;
 

@@ -28,6 +28,7 @@ mod remotes;
 mod repository;
 mod settings;
 mod stream;
+mod temp;
 mod turn;
 
 use std::io::Read;
@@ -44,6 +45,7 @@ use durable::{Keeping, Shared};
 use loose::{Blob, Loose};
 use objects::Objects;
 use refs::Refs;
+pub use temp::abandon;
 
 /// Packs that one repository may have: gix reserves a slot for each.
 const PACK_SLOTS: u16 = 4096;
@@ -125,6 +127,10 @@ impl Engine for Git {
 
     fn header(&self, id: &ObjectId) -> Result<Option<(ObjectKind, u64)>> {
         self.objects.header(id)
+    }
+
+    fn is_shallow(&self, id: &ObjectId) -> bool {
+        self.objects.is_shallow(id)
     }
 
     fn open(&self, id: &ObjectId) -> Result<Option<Box<dyn Read + Send>>> {
