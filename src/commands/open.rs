@@ -9,6 +9,7 @@ use anyhow::Context as _;
 
 use crate::client::local::{self, Local};
 use crate::client::{Client, Error};
+use crate::commands::source::Life;
 use crate::commands::{Global, Session};
 use crate::model::Kind;
 use crate::ui::{Exit, Ui, Usage};
@@ -47,6 +48,7 @@ pub(super) async fn session(ui: &Ui, global: &Global) -> anyhow::Result<Session>
         ui: ui.clone(),
         store,
         author: global.author.clone(),
+        life: Life::new().context("cannot make a pipe")?,
     })
 }
 

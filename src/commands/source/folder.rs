@@ -11,7 +11,8 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 
-use super::{Found, Outlet, changed, is_executable};
+use super::ahead::{Found, Outlet};
+use super::{changed, is_executable};
 use crate::model::TreePath;
 use crate::ui::Ui;
 
