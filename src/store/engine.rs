@@ -295,6 +295,10 @@ pub trait Repository: Send + Sync {
     /// Sets a value in the repository's own configuration file.
     fn set_config(&self, key: &str, value: &str) -> Result<()>;
 
+    /// Keeps refs below a prefix out of clones and mirror pushes, beside
+    /// whatever else is kept out (`transfer.hideRefs`).
+    fn hide_refs(&self, prefix: &str) -> Result<()>;
+
     fn remotes(&self) -> Result<Vec<RemoteInfo>>;
     fn add_remote(&self, name: &str, url: &str) -> Result<()>;
     fn remove_remote(&self, name: &str) -> Result<()>;
