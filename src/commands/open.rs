@@ -88,6 +88,12 @@ fn open(place: &Place, durability: Durability) -> Result<Local, Error> {
     })
 }
 
+/// Removes what writes under way have put on disk so far, at the end of a
+/// process that a signal ends in the middle of them.
+pub fn abandon() {
+    local::abandon();
+}
+
 /// Returns the place of the store.
 fn locate(named: Option<&OsStr>) -> anyhow::Result<Place> {
     if let Some(store) = named.filter(|store| !store.is_empty()) {
@@ -120,12 +126,6 @@ pub(super) fn path(store: &OsStr) -> anyhow::Result<PathBuf> {
         }
         _ => Err(refuse("no store is named that way").into()),
     }
-}
-
-/// Removes what writes under way have put on disk so far, at the end of a
-/// process that a signal ends in the middle of them.
-pub(super) fn abandon() {
-    local::abandon();
 }
 
 #[cfg(test)]
