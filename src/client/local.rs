@@ -20,6 +20,7 @@ pub use crate::store::engine::Durability;
 use crate::store::engine::{Engine, Repository};
 use crate::store::{self, Store, diff, fsck, history, rev, walk};
 
+pub use crate::store::git::abandon;
 use failure::error;
 use stream::Feed;
 
@@ -327,6 +328,12 @@ impl Client for Local {
             None => Err(store::Error::NotFound(format!("blob {id}"))),
         })
         .await
+    }
+
+    async fn open_blobs(&self, ids: &[ObjectId]) -> Result<Vec<Box<dyn Read + Send>>> {
+        let ids = ids.to_vec();
+        self.run(move |store| ids.iter().map(|id| store.objects.open(id)).collect())
+            .await
     }
 
     async fn diff(&self, from: &At, to: &At, path: &TreePath) -> Result<Vec<Change>> {

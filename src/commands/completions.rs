@@ -215,7 +215,7 @@ pub(super) fn rev_path() -> ArgValueCompleter {
     })
 }
 
-/// Completes REV[:PATH].
+/// Completes REV and REV:PATH.
 pub(super) fn rev_or_path() -> ArgValueCompleter {
     ArgValueCompleter::new(|typed: &OsStr| {
         paths(typed.as_bytes()).unwrap_or_else(|| candidates(typed.as_bytes(), b"", b"", branches))

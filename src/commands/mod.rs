@@ -129,6 +129,8 @@ pub struct Session {
     pub store: OsString,
     /// `--author`.
     author: Option<Identity>,
+    /// Ends with the command.
+    life: source::Life,
 }
 
 impl Session {
@@ -174,6 +176,12 @@ impl Drop for InterruptsHeld {
 /// Tells whether SIGINT is to be let pass.
 pub fn interrupts_are_held() -> bool {
     HOLDERS.load(Ordering::SeqCst) > 0
+}
+
+/// Removes what writes under way have put on disk so far, at the end of a
+/// process that a signal ends in the middle of them.
+pub fn abandon() {
+    open::abandon();
 }
 
 /// Runs blocking work (reading a file of the store, say) where it may block,

@@ -1,6 +1,6 @@
 //! Moving a branch: by edits, by a merge, by hand.
 //!
-//! A head moves in [`Store::advance`] alone, by compare-and-swap with the head
+//! A head moves in `Store::advance` alone, by compare-and-swap with the head
 //! the work was based on, after everything it reaches was written. Writers of
 //! one store take turns, so only a foreign one (stock git) can be faster; then
 //! the work is done again on what it left.

@@ -201,6 +201,12 @@ pub trait Engine: Send + Sync + 'static {
     /// Returns an object's kind and length without reading it all.
     fn header(&self, id: &ObjectId) -> Result<Option<(ObjectKind, u64)>>;
 
+    /// Tells whether history ends at this commit, whatever parents it names: a
+    /// shallow clone has no more.
+    fn is_shallow(&self, _id: &ObjectId) -> bool {
+        false
+    }
+
     /// Opens an object's content as a stream; memory stays bounded where the
     /// storage allows (an object kept as a delta is read whole).
     fn open(&self, id: &ObjectId) -> Result<Option<Box<dyn Read + Send>>>;

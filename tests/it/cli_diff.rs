@@ -113,7 +113,7 @@ fn counts_are_shown() {
 fn tables_are_gits() {
     let sandbox = Sandbox::with_store();
     let lines = |count: usize| "x\n".repeat(count);
-    let long = format!("a/long/{}/name/of a file", "folder/".repeat(12));
+    let long = format!("a/long/{}name/of a file", "folder/".repeat(12));
     sandbox.commit(
         "master",
         "old",

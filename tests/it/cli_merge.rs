@@ -49,15 +49,15 @@ fn conflicts_are_listed_and_nothing_is_changed() {
     assert_snapshot!(sandbox.dk(["merge", "master", "side"]), @"
     both	Changed on both branches
     d/gone	option: add/del
-    ! dk: cannot merge side into master
-    ! caused by: 2 paths in conflict: both, d/gone
+    ! dk: cannot merge side into master: 2 paths in conflict
+    ! hint: use --ours or --theirs, or settle them one by one with dk tx merge
     exit status 3
     ");
     assert_snapshot!(sandbox.dk(["merge", "--json", "master", "side"]), @r#"
     {"path":"both","kind":"changed-both"}
     {"path":"d/gone","kind":"add-del"}
-    ! dk: cannot merge side into master
-    ! caused by: 2 paths in conflict: both, d/gone
+    ! dk: cannot merge side into master: 2 paths in conflict
+    ! hint: use --ours or --theirs, or settle them one by one with dk tx merge
     exit status 3
     "#);
     assert_eq!(sandbox.ok(["branch", "head", "master"]), head);

@@ -1,15 +1,17 @@
 //! Heads of a Git repository while others move them too, and die.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use datakit::model::ObjectId;
+use datakit::model::{HashKind, ObjectId};
 use datakit::store::Error;
-use datakit::store::engine::Expected;
+use datakit::store::engine::{Durability, Expected, HeadMove};
+use datakit::store::git::refs::Refs;
 
 use crate::refs::{Repo, branch, moved, note, open, to, until};
 
@@ -71,13 +73,18 @@ fn in_a_child() {
             let _turn = refs.turn().unwrap();
             hold();
         }
-        "pairs" => {
-            println!("ready");
+        "together" => {
+            // Without syncs most of the time goes into what is to be cut short.
+            let dir = Path::new(&dir);
+            let refs = Refs::open(dir, dir, HashKind::Sha1, Durability::None).unwrap();
             for round in 0.. {
-                let new = [ids[round % 2], ids[(round + 1) % 2]];
-                let moves = ["x", "y/z"].map(|name| to(name, Expected::Any, Some(new[0])));
-                let rest = to("w", Expected::Any, (round % 2 == 0).then_some(new[0]));
-                moved(&refs, &[moves.to_vec(), vec![rest]].concat()).unwrap();
+                let new = ids[round % 2];
+                let mut moves: Vec<_> = TOGETHER.map(|n| together(n, Some(new))).collect();
+                moves.push(to("odd", Expected::Any, (round % 2 == 1).then_some(new)));
+                moved(&refs, &moves).unwrap();
+                if round == 0 {
+                    println!("ready");
+                }
             }
         }
         other => panic!("{other}"),
@@ -133,24 +140,35 @@ fn locks_of_a_killed_process_are_no_locks() {
     repo.fsck();
 }
 
+/// Enough of them for a kill to fall among their moves.
+const TOGETHER: std::ops::Range<usize> = 0..50;
+
+fn together(number: usize, new: Option<ObjectId>) -> HeadMove {
+    to(&format!("t/{number}"), Expected::Any, new)
+}
+
 #[test]
 fn several_heads_move_together_whenever_the_mover_is_killed() {
     let repo = Repo::new();
-    for round in 0..25 {
-        let mover = child(&repo, "pairs");
-        // Let it get some way: until it has moved heads, then a bit.
-        until("a move", || repo.dir.path().join("refs/heads/x").exists());
-        let end = Instant::now() + Duration::from_micros(1_700 * (round % 13));
+    for round in 0..8 {
+        let mover = child(&repo, "together");
+        // The first of them goes; somewhere among the others the mover dies.
+        let first = repo.dir.path().join("refs/heads/t/0");
+        let before = fs::read(&first).unwrap();
+        until("a move", || fs::read(&first).unwrap() != before);
+        let end = Instant::now() + Duration::from_micros(60 * round);
         while Instant::now() < end {
-            thread::yield_now();
+            std::hint::spin_loop();
         }
         kill(mover);
         let refs = repo.refs();
         drop(refs.turn().unwrap());
-        let head = |name: &str| refs.head(&branch(name)).unwrap();
-        assert_eq!(head("x"), head("y/z"), "round {round}");
-        let w = (head("x") == Some(repo.one)).then_some(repo.one);
-        assert_eq!(head("w"), w, "round {round}");
+        let mut heads = refs.heads("refs/heads/t/").unwrap();
+        assert_eq!(heads.len(), TOGETHER.len(), "round {round}");
+        heads.dedup_by_key(|(_, id)| *id);
+        assert_eq!(heads.len(), 1, "round {round}: {heads:?}");
+        let odd = (heads[0].1 == repo.two).then_some(repo.two);
+        assert_eq!(refs.head(&branch("odd")).unwrap(), odd, "round {round}");
         drop(refs);
         assert_eq!(repo.leftovers(), Vec::<PathBuf>::new());
     }

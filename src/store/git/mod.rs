@@ -7,6 +7,7 @@
 
 mod bulk;
 mod claim;
+mod crew;
 mod deltas;
 mod durable;
 mod fetch;
@@ -28,6 +29,7 @@ mod remotes;
 mod repository;
 mod settings;
 mod stream;
+mod temp;
 mod turn;
 
 use std::io::Read;
@@ -40,10 +42,12 @@ use crate::store::engine::{
 use crate::store::{Error, Result};
 
 use bulk::GitBulk;
+use crew::Crew;
 use durable::{Keeping, Shared};
 use loose::{Blob, Loose};
 use objects::Objects;
 use refs::Refs;
+pub use temp::abandon;
 
 /// Packs that one repository may have: gix reserves a slot for each.
 const PACK_SLOTS: u16 = 4096;
@@ -125,6 +129,10 @@ impl Engine for Git {
 
     fn header(&self, id: &ObjectId) -> Result<Option<(ObjectKind, u64)>> {
         self.objects.header(id)
+    }
+
+    fn is_shallow(&self, id: &ObjectId) -> bool {
+        self.objects.is_shallow(id)
     }
 
     fn open(&self, id: &ObjectId) -> Result<Option<Box<dyn Read + Send>>> {
@@ -218,6 +226,7 @@ fn keeping(repo: &gix::Repository, durability: Durability) -> Keeping {
     let shared = repo.config_snapshot().string("core.sharedRepository");
     Keeping {
         sync: durability == Durability::Strict,
+        crew: Crew::new().into(),
         shared: shared.map_or(Shared::Umask, |value| Shared::parse(&value.to_string())),
     }
 }

@@ -69,6 +69,8 @@ struct View {
     /// What decides where the stamp does not: a hash of all names.
     names: u64,
     packs: OnceLock<Vec<Pack>>,
+    /// Commits whose parents were never fetched (gitformat-shallow).
+    shallow: HashSet<ObjectId>,
 }
 
 /// Times of what changes when packs or alternates come and go.
@@ -156,6 +158,11 @@ impl Objects {
             }
         }
         Ok(None)
+    }
+
+    /// Tells whether a commit's parents are not to be looked for.
+    pub fn is_shallow(&self, id: &ObjectId) -> bool {
+        self.lock().view.shallow.contains(id)
     }
 
     pub fn with_prefix(&self, hex: &str, limit: usize) -> Result<Vec<ObjectId>> {
@@ -325,6 +332,7 @@ impl View {
             settled: is_settled(&stamp, now).into(),
             stamp,
             names: names(&places),
+            shallow: shallow(dir),
             places,
             packs: OnceLock::new(),
         })
@@ -414,7 +422,7 @@ fn touch(path: &Path) -> bool {
 
 fn stamp(places: &[PathBuf]) -> Stamp {
     let time = |path: PathBuf| fs::metadata(path).and_then(|meta| meta.modified()).ok();
-    places
+    let mut stamp: Stamp = places
         .iter()
         .flat_map(|place| {
             [
@@ -422,7 +430,20 @@ fn stamp(places: &[PathBuf]) -> Stamp {
                 time(place.join("info/alternates")),
             ]
         })
-        .collect()
+        .collect();
+    stamp.extend(places.first().map(|dir| time(shallow_path(dir))));
+    stamp
+}
+
+/// The file beside `objects` that lists the commits at which history is cut.
+fn shallow_path(objects: &Path) -> PathBuf {
+    objects.with_file_name("shallow")
+}
+
+fn shallow(objects: &Path) -> HashSet<ObjectId> {
+    let text = fs::read(shallow_path(objects)).unwrap_or_default();
+    let lines = text.split(|byte| *byte == b'\n');
+    lines.filter_map(ObjectId::from_hex).collect()
 }
 
 fn is_settled(stamp: &Stamp, now: SystemTime) -> bool {
