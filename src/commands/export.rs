@@ -1,8 +1,9 @@
 //! `dk export`: a tree as a folder, or as a tar stream.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::future::poll_fn;
-use std::io::{BufWriter, Write as _};
+use std::io::{self, BufWriter, Write};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -103,7 +104,10 @@ impl Export {
             {
                 item.path = TreePath::root().join(name);
             }
-            TreePath::new(item.path.as_bytes())?;
+            if let Err(illegal) = TreePath::new(item.path.as_bytes()) {
+                // As text: the user did nothing wrong.
+                bail!("{illegal}");
+            }
             leaf(item)?;
             self.progress.advance(1);
         }
@@ -137,12 +141,50 @@ async fn next(items: &mut Records<Item>) -> Option<Result<Item, Error>> {
 /// Large pieces: standard output has no buffer of its own.
 const BUFFER: usize = 256 * 1024;
 
+/// A stream that takes nothing more once it was given up.
+struct Unended<W> {
+    out: W,
+    given_up: bool,
+}
+
+impl<W: Write> Write for Unended<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.given_up {
+            true => Err(io::ErrorKind::BrokenPipe.into()),
+            false => self.out.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
 fn tar(export: &Export, time: u64) -> anyhow::Result<()> {
-    let out = BufWriter::with_capacity(BUFFER, export.ui.stdout());
-    let mut archive = tar::Builder::new(out);
+    let mut archive = tar::Builder::new(Unended {
+        out: BufWriter::with_capacity(BUFFER, export.ui.stdout()),
+        given_up: false,
+    });
+    let written = entries(export, &mut archive, time);
+    if written.is_err() {
+        // The end-of-archive block would say that this is all.
+        archive.get_mut().given_up = true;
+        return written;
+    }
+    archive.into_inner()?.flush()?;
+    Ok(())
+}
+
+fn entries(
+    export: &Export,
+    archive: &mut tar::Builder<impl Write>,
+    time: u64,
+) -> anyhow::Result<()> {
     let mut above = TreePath::root();
+    // A name that is also a folder's would lead whoever unpacks it astray.
+    let mut links = HashSet::new();
     export.leaves(|item| {
-        folders(&mut archive, &mut above, &item.path, time)?;
+        folders(archive, &mut above, &links, &item.path, time)?;
         let name = Path::new(OsStr::from_bytes(item.path.as_bytes()));
         match item.entry.mode.kind() {
             EntryKind::Submodule => {
@@ -151,6 +193,7 @@ fn tar(export: &Export, time: u64) -> anyhow::Result<()> {
                 archive.append_data(&mut header, slashed(&item.path), &[][..])?;
             }
             EntryKind::Link => {
+                links.insert(item.path.as_bytes().to_vec());
                 let (mut content, size) = export.open(&item)?;
                 let mut target = Vec::with_capacity(size as usize);
                 std::io::Read::read_to_end(&mut content, &mut target)?;
@@ -175,9 +218,7 @@ fn tar(export: &Export, time: u64) -> anyhow::Result<()> {
             _ => bail!("{} has the odd mode {:o}", item.path, item.entry.mode.0),
         }
         Ok(())
-    })?;
-    archive.into_inner()?.flush()?;
-    Ok(())
+    })
 }
 
 fn header(kind: tar::EntryType, mode: u32, size: u64, time: u64) -> tar::Header {
@@ -193,8 +234,9 @@ fn header(kind: tar::EntryType, mode: u32, size: u64, time: u64) -> tar::Header 
 
 /// Adds the folders above `path` that the entry before it, in `above`, did not have.
 fn folders(
-    archive: &mut tar::Builder<impl std::io::Write>,
+    archive: &mut tar::Builder<impl Write>,
     above: &mut TreePath,
+    links: &HashSet<Vec<u8>>,
     path: &TreePath,
     time: u64,
 ) -> anyhow::Result<()> {
@@ -203,6 +245,9 @@ fn folders(
     for step in parent.steps() {
         folder.push(step);
         if !above.starts_with(&folder) {
+            if links.contains(folder.as_bytes()) {
+                bail!("{folder} is both a link and a folder");
+            }
             let mut header = header(tar::EntryType::Directory, 0o755, 0, time);
             archive.append_data(&mut header, slashed(&folder), &[][..])?;
         }
