@@ -330,6 +330,12 @@ impl Client for Local {
         .await
     }
 
+    async fn open_blobs(&self, ids: &[ObjectId]) -> Result<Vec<Box<dyn Read + Send>>> {
+        let ids = ids.to_vec();
+        self.run(move |store| ids.iter().map(|id| store.objects.open(id)).collect())
+            .await
+    }
+
     async fn diff(&self, from: &At, to: &At, path: &TreePath) -> Result<Vec<Change>> {
         let (from, to, path) = (from.clone(), to.clone(), path.clone());
         self.run(move |store| {

@@ -129,6 +129,8 @@ pub struct Session {
     pub store: OsString,
     /// `--author`.
     author: Option<Identity>,
+    /// Ends with the command.
+    life: source::Life,
 }
 
 impl Session {
@@ -179,7 +181,7 @@ pub fn interrupts_are_held() -> bool {
 /// Removes what writes under way have put on disk so far, at the end of a
 /// process that a signal ends in the middle of them.
 pub fn abandon() {
-    client::local::abandon();
+    open::abandon();
 }
 
 /// Runs blocking work (reading a file of the store, say) where it may block,

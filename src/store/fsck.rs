@@ -75,7 +75,6 @@ type Bad = String;
 impl Check<'_> {
     fn fault(&mut self, what: impl ToString, message: String) {
         let what = what.to_string();
-        self.progress.line(&format!("{what}: {message}"));
         self.faults.push(Fault { what, message });
     }
 

@@ -324,7 +324,9 @@ fn a_closed_pipe_is_no_failure_of_any_command() {
         );
     }
     for number in 0..3000 {
-        stream += &format!("reset refs/heads/b/a-name-that-takes-room-{number}\nfrom refs/heads/master\n");
+        stream += &format!(
+            "reset refs/heads/b/a-name-that-takes-room-{number}\nfrom refs/heads/master\n"
+        );
     }
     sandbox.write("stream", stream);
     assert_eq!(sandbox.sh("git -C db.git fast-import --quiet < stream"), "");

@@ -175,7 +175,7 @@ impl Packing {
     fn new(loose: &Loose) -> Result<Self> {
         let dir = loose.pack_dir()?;
         let shared = Arc::new(Shared {
-            pack: Mutex::new(Ok(Pack::new(&dir, loose.hash, loose.keeping)?)),
+            pack: Mutex::new(Ok(Pack::new(&dir, loose.hash, loose.keeping.clone())?)),
         });
         let (queue, jobs) = sync_channel(QUEUE);
         let jobs = Arc::new(Mutex::new(jobs));

@@ -5,18 +5,22 @@
 //! - Data is synced before the rename that makes it visible, the directory after.
 
 use std::fs::{self, File, Permissions};
+use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::store::{Error, Result};
 
+use super::crew::Crew;
 use super::temp::Temp;
 
 /// What a file or directory of the repository is synced with, and shared with.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 pub(super) struct Keeping {
     /// Whether anything is synced at all.
     pub sync: bool,
+    pub crew: Arc<Crew>,
     pub shared: Shared,
 }
 
@@ -92,42 +96,33 @@ impl Keeping {
 
     /// Syncs files in one round.
     pub fn sync_files(&self, files: &[&Temp]) -> Result<()> {
-        if !self.sync {
-            return Ok(());
-        }
-        round(files, |temp| {
-            temp.as_file()
-                .sync_all()
-                .map_err(Error::io(format!("cannot sync {}", temp.path().display())))
-        })
+        self.round(files, Temp::path, |temp| temp.as_file().try_clone())
     }
 
     /// Syncs directories in one round.
     pub fn sync_dirs(&self, dirs: &[PathBuf]) -> Result<()> {
+        let dirs: Vec<&Path> = dirs.iter().map(PathBuf::as_path).collect();
+        self.round(&dirs, |dir| dir, |dir| File::open(dir))
+    }
+
+    fn round<T: ?Sized>(
+        &self,
+        items: &[&T],
+        path: impl Fn(&T) -> &Path,
+        open: impl Fn(&T) -> io::Result<File>,
+    ) -> Result<()> {
         if !self.sync {
             return Ok(());
         }
-        round(dirs, |dir| {
-            File::open(dir)
-                .and_then(|dir| dir.sync_all())
-                .map_err(Error::io(format!("cannot sync {}", dir.display())))
-        })
-    }
-}
-
-/// Runs `sync` on all at once; the first failure counts.
-fn round<T: Sync>(items: &[T], sync: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
-    let Some((first, rest)) = items.split_first() else {
-        return Ok(());
-    };
-    std::thread::scope(|scope| {
-        let others: Vec<_> = rest.iter().map(|item| scope.spawn(|| sync(item))).collect();
-        let mut result = sync(first);
-        for other in others {
-            result = result.and(other.join().expect("syncing does not panic"));
+        let failed = |item: &T| Error::io(format!("cannot sync {}", path(item).display()));
+        let mut files = Vec::with_capacity(items.len());
+        for item in items {
+            files.push(open(item).map_err(failed(item))?);
         }
-        result
-    })
+        self.crew
+            .sync(files)
+            .map_err(|(number, error)| failed(items[number])(error))
+    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 
 mod bulk;
 mod claim;
+mod crew;
 mod deltas;
 mod durable;
 mod fetch;
@@ -41,6 +42,7 @@ use crate::store::engine::{
 use crate::store::{Error, Result};
 
 use bulk::GitBulk;
+use crew::Crew;
 use durable::{Keeping, Shared};
 use loose::{Blob, Loose};
 use objects::Objects;
@@ -224,6 +226,7 @@ fn keeping(repo: &gix::Repository, durability: Durability) -> Keeping {
     let shared = repo.config_snapshot().string("core.sharedRepository");
     Keeping {
         sync: durability == Durability::Strict,
+        crew: Crew::new().into(),
         shared: shared.map_or(Shared::Umask, |value| Shared::parse(&value.to_string())),
     }
 }
