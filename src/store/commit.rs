@@ -14,6 +14,7 @@ use super::collect::Collector;
 use super::edit::{Draft, Op};
 use super::engine::{Expected, HeadMove, HeadName, MoveNote, ObjectKind};
 use super::objects::{Fresh, write_commit};
+use super::rev::missing_head;
 use super::{Error, Result, Store, history, merge};
 
 /// The message of a commit nobody gave one.
@@ -37,7 +38,7 @@ impl Store {
         self.again(|| {
             fresh.rollback(mark);
             let head = self.expected_head(branch, options.expect)?;
-            let base = head.map(|id| self.objects.commit(&id)).transpose()?;
+            let base = head.map(|id| self.at_head(branch, &id)).transpose()?;
             let old = base
                 .as_ref()
                 .map_or(self.objects.empty_tree(), |commit| commit.tree);
@@ -76,6 +77,9 @@ impl Store {
         let work = || {
             let mut fresh = Fresh::default();
             let head = self.expected_head(branch, options.commit.expect)?;
+            if let Some(head) = &head {
+                self.at_head(branch, head)?;
+            }
             let forward = match head {
                 None => Some(*theirs),
                 Some(head) if head == *theirs => Some(head),
@@ -283,6 +287,14 @@ impl Store {
             name: format!("branch {branch}"),
             expected: expect,
             actual: head,
+        })
+    }
+
+    /// Reads the commit that is a branch's head: it has to be there.
+    pub(super) fn at_head(&self, branch: &BranchName, head: &ObjectId) -> Result<Commit> {
+        self.objects.commit(head).map_err(|error| match error {
+            Error::NotFound(_) => missing_head(branch, head),
+            other => other,
         })
     }
 
