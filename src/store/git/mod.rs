@@ -44,9 +44,8 @@ use durable::{Keeping, Shared};
 use loose::{Blob, Loose};
 use objects::Objects;
 use refs::Refs;
+use settings::Settings;
 
-/// Packs that one repository may have: gix reserves a slot for each.
-const PACK_SLOTS: u16 = 4096;
 /// A batch of so many objects is written as a pack.
 const BULK_FROM: usize = 200;
 
@@ -81,12 +80,18 @@ impl Git {
             level: level(&repo),
             dir: dir.clone(),
         };
+        let git_dir = absolute(repo.git_dir())?;
+        let refs = Refs::open(&git_dir, &common, hash, durability)?;
+        if git_dir == common {
+            // Read just now; a linked work tree's would differ.
+            refs.set_settings(Settings::of(&repo.config_snapshot(), &common));
+        }
         Ok(Self {
             path: absolute(repo.workdir().unwrap_or(repo.git_dir()))?,
             hash,
-            objects: Objects::new(repo.objects.store(), hash, dir)?,
+            objects: Objects::new(repo.objects.store(), hash, git_dir, dir)?,
             loose,
-            refs: Refs::open(&absolute(repo.git_dir())?, &common, hash, durability)?,
+            refs,
         })
     }
 
@@ -238,7 +243,7 @@ fn level(repo: &gix::Repository) -> gix::zlib::Compression {
 
 fn options() -> gix::open::Options {
     gix::open::Options::default()
-        .object_store_slots(gix::odb::store::init::Slots::Given(PACK_SLOTS))
+        .object_store_slots(objects::slots())
         .bail_if_untrusted(true)
 }
 

@@ -40,12 +40,15 @@ type Handle = gix::odb::HandleArc;
 const STREAM_FROM: u64 = 8 << 20;
 /// Handles kept for the next reader.
 const IDLE_HANDLES: usize = 16;
+/// Packs there is room for at least, and how many times those there are.
+const ROOM: usize = 64;
+const SPARE: usize = 2;
 /// Two changes of a directory closer than this may show one time only.
 const SETTLED: Duration = Duration::from_secs(2);
 
 pub(super) struct Objects {
     hash: HashKind,
-    store: Arc<gix::odb::Store>,
+    git_dir: PathBuf,
     /// Our own `objects`; alternates may change, this does not.
     dir: PathBuf,
     state: Mutex<State>,
@@ -54,7 +57,10 @@ pub(super) struct Objects {
 
 struct State {
     view: Arc<View>,
-    /// All of `view`.
+    store: Arc<gix::odb::Store>,
+    /// Packs that `store` has room for.
+    room: usize,
+    /// All of `view` and `store`.
     idle: Vec<Handle>,
 }
 
@@ -68,6 +74,8 @@ struct View {
     settled: AtomicBool,
     /// What decides where the stamp does not: a hash of all names.
     names: u64,
+    /// How many packs there are.
+    count: usize,
     packs: OnceLock<Vec<Pack>>,
 }
 
@@ -80,14 +88,22 @@ struct Pack {
 }
 
 impl Objects {
-    pub fn new(store: Arc<gix::odb::Store>, hash: HashKind, dir: PathBuf) -> Result<Self> {
+    /// `store` was opened with [`slots`].
+    pub fn new(
+        store: Arc<gix::odb::Store>,
+        hash: HashKind,
+        git_dir: PathBuf,
+        dir: PathBuf,
+    ) -> Result<Self> {
         let view = Arc::new(View::now(&dir, 0)?);
         Ok(Self {
             hash,
-            store,
+            git_dir,
             dir,
             state: Mutex::new(State {
+                room: room(view.count),
                 view,
+                store,
                 idle: Vec::new(),
             }),
             refreshing: Mutex::new(()),
@@ -177,7 +193,8 @@ impl Objects {
         } else {
             // Shorter than gix allows: look at all.
             let hex = hex.to_ascii_lowercase();
-            for id in self.store.iter().map_err(Error::failed(what()))? {
+            let store = self.lock().store.clone();
+            for id in store.iter().map_err(Error::failed(what()))? {
                 let id = id.map_err(Error::failed(what()))?;
                 if id.to_string().starts_with(&hex) {
                     found.insert(id);
@@ -246,11 +263,12 @@ impl Objects {
 
     /// Runs `work` with a handle of the pool; also returns the number of its view.
     fn with_handle<R>(&self, work: impl FnOnce(&Handle) -> R) -> (u64, R) {
-        let (number, idle) = {
+        let (number, store, idle) = {
             let mut state = self.lock();
-            (state.view.number, state.idle.pop())
+            let idle = state.idle.pop();
+            (state.view.number, state.store.clone(), idle)
         };
-        let handle = idle.unwrap_or_else(|| self.new_handle());
+        let handle = idle.unwrap_or_else(|| new_handle(&store));
         let result = work(&handle);
         let mut state = self.lock();
         if state.view.number == number && state.idle.len() < IDLE_HANDLES {
@@ -258,16 +276,6 @@ impl Objects {
         }
         drop(state);
         (number, result)
-    }
-
-    fn new_handle(&self) -> Handle {
-        let mut handle = self
-            .store
-            .to_cache_arc()
-            .with_pack_cache(|| Box::new(DeltaBases::default()));
-        handle.refresh_never();
-        handle.ignore_replacements = true;
-        handle
     }
 
     /// Makes a new view where the disk may differ from the one numbered `than`
@@ -294,20 +302,69 @@ impl Objects {
             return Ok(true);
         }
         let view = View::now(&self.dir, self.view().number + 1)?;
-        // A miss of a handle that may makes the shared store look at the disk.
-        let handle = self.store.to_handle_arc();
-        handle.exists(&gix::ObjectId::null(match self.hash {
-            HashKind::Sha1 => gix::hash::Kind::Sha1,
-            HashKind::Sha256 => gix::hash::Kind::Sha256,
-        }));
+        let (mut store, mut room) = {
+            let state = self.lock();
+            (state.store.clone(), state.room)
+        };
+        if view.count > room / 4 * 3 {
+            room = self::room(view.count);
+            store = self.reopen()?;
+        } else {
+            // A miss of a handle that may makes the shared store look at the disk.
+            let handle = store.to_handle_arc();
+            handle.exists(&gix::ObjectId::null(match self.hash {
+                HashKind::Sha1 => gix::hash::Kind::Sha1,
+                HashKind::Sha256 => gix::hash::Kind::Sha256,
+            }));
+        }
         let old = {
             let mut state = self.lock();
-            state.view = Arc::new(view);
-            std::mem::take(&mut state.idle)
+            let next = State {
+                view: Arc::new(view),
+                store,
+                room,
+                idle: Vec::new(),
+            };
+            std::mem::replace(&mut *state, next)
         };
         drop(old);
         Ok(true)
     }
+
+    /// Opens the shared store anew, with room for the packs of today.
+    fn reopen(&self) -> Result<Arc<gix::odb::Store>> {
+        let repo = super::options()
+            .open(&self.git_dir)
+            .map_err(Error::failed(format!(
+                "cannot open {}",
+                self.git_dir.display()
+            )))?;
+        Ok(repo.to_thread_local().objects.store())
+    }
+}
+
+fn new_handle(store: &Arc<gix::odb::Store>) -> Handle {
+    let mut handle = store
+        .to_cache_arc()
+        .with_pack_cache(|| Box::new(DeltaBases::default()));
+    handle.refresh_never();
+    handle.ignore_replacements = true;
+    handle
+}
+
+/// How gix is to make room for packs: it cannot make more later, and a slot
+/// costs time at each opening.
+pub(super) fn slots() -> gix::odb::store::init::Slots {
+    gix::odb::store::init::Slots::AsNeededByDiskState {
+        multiplier: SPARE as f32,
+        minimum: ROOM,
+    }
+}
+
+/// Returns the packs there is room for in a store opened with [`slots`] where
+/// there are so many.
+fn room(packs: usize) -> usize {
+    (packs * SPARE).max(ROOM)
 }
 
 impl View {
@@ -320,11 +377,13 @@ impl View {
         places.extend(alternates);
         let now = SystemTime::now();
         let stamp = stamp(&places);
+        let (names, count) = names(&places);
         Ok(Self {
             number,
             settled: is_settled(&stamp, now).into(),
             stamp,
-            names: names(&places),
+            names,
+            count,
             places,
             packs: OnceLock::new(),
         })
@@ -338,7 +397,7 @@ impl View {
         if self.settled.load(Ordering::Relaxed) {
             return true;
         }
-        if self.names != names(&self.places) {
+        if self.names != names(&self.places).0 {
             return false;
         }
         self.settled
@@ -430,8 +489,10 @@ fn is_settled(stamp: &Stamp, now: SystemTime) -> bool {
     stamp.iter().flatten().all(long_ago)
 }
 
-fn names(places: &[PathBuf]) -> u64 {
+/// Returns a hash of all names, and the number of packs.
+fn names(places: &[PathBuf]) -> (u64, usize) {
     let mut hasher = DefaultHasher::new();
+    let mut packs = 0;
     for place in places {
         fs::read(place.join("info/alternates"))
             .ok()
@@ -444,8 +505,11 @@ fn names(places: &[PathBuf]) -> u64 {
             .collect();
         names.sort_unstable();
         names.hash(&mut hasher);
+        let index =
+            |name: &&std::ffi::OsString| Path::new(name).extension() == Some("idx".as_ref());
+        packs += names.iter().filter(index).count();
     }
-    hasher.finish()
+    (hasher.finish(), packs)
 }
 
 fn kind(kind: gix::objs::Kind) -> ObjectKind {
