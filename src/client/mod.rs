@@ -197,6 +197,16 @@ pub trait Client: Send + Sync {
     /// Opens a blob by its id.
     async fn open_blob(&self, id: &ObjectId) -> Result<Box<dyn Read + Send>>;
 
+    /// Opens several blobs that some tree names, in one go. Small ones may be
+    /// in memory when this returns, so ask for few at a time.
+    async fn open_blobs(&self, ids: &[ObjectId]) -> Result<Vec<Box<dyn Read + Send>>> {
+        let mut readers = Vec::with_capacity(ids.len());
+        for id in ids {
+            readers.push(self.open_blob(id).await?);
+        }
+        Ok(readers)
+    }
+
     /// Returns the leaves that differ, in path order. A folder that came or
     /// went is expanded to its leaves.
     async fn diff(&self, from: &At, to: &At, path: &TreePath) -> Result<Vec<Change>>;

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::future::poll_fn;
-use std::io::{BufWriter, Write as _};
+use std::io::{BufWriter, Read, Write};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 use crate::client::{At, Client, Error, Progress, Records};
 use crate::commands::source::Exact;
 use crate::commands::{Session, blocking, completions, parse};
-use crate::model::{EntryKind, Item, RevPath, TreePath};
+use crate::model::{EntryKind, Item, ObjectId, RevPath, TreePath};
 use crate::ui::{Ui, Usage};
 
 mod folder;
@@ -90,12 +90,24 @@ pub(super) async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
     }
 }
 
+/// A leaf, and its content if it has any, whose length is checked on the way.
+struct Leaf {
+    item: Item,
+    content: Option<Exact<Box<dyn Read + Send>>>,
+}
+
+/// At most so many leaves, and so many bytes unless it is one leaf, are opened
+/// at once.
+const BATCH: usize = 64;
+const BATCH_BYTES: u64 = 1 << 20;
+
 impl Export {
-    /// Gives every leaf with its path from the exported folder down, or its
-    /// own name if it is all that is exported. A path that must not be
-    /// written is an error.
-    fn leaves(&self, mut leaf: impl FnMut(Item) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    /// Gives every leaf, some at a time, with its path from the exported folder
+    /// down, or its own name if it is all that is exported. A path that must
+    /// not be written is an error.
+    fn leaves(&self, mut some: impl FnMut(Vec<Item>) -> anyhow::Result<()>) -> anyhow::Result<()> {
         let mut items = self.client.walk(&self.at, &self.path, true);
+        let (mut batch, mut bytes) = (Vec::with_capacity(BATCH), 0);
         while let Some(item) = self.runtime.block_on(next(&mut items)) {
             let mut item = item?;
             if item.path.is_root()
@@ -104,29 +116,67 @@ impl Export {
                 item.path = TreePath::root().join(name);
             }
             TreePath::new(item.path.as_bytes())?;
-            leaf(item)?;
-            self.progress.advance(1);
+            bytes += item.size.unwrap_or(0);
+            if !batch.is_empty() && (batch.len() == BATCH || bytes > BATCH_BYTES) {
+                bytes = item.size.unwrap_or(0);
+                some(std::mem::replace(&mut batch, Vec::with_capacity(BATCH)))?;
+            }
+            batch.push(item);
         }
-        Ok(())
+        if batch.is_empty() {
+            return Ok(());
+        }
+        some(batch)
     }
 
-    /// Opens the content of a leaf, whose length is checked on the way.
-    fn open(&self, item: &Item) -> anyhow::Result<(impl std::io::Read + use<>, u64)> {
-        let Some(size) = item.size else {
-            bail!("the size of {} is unknown", item.path);
-        };
-        let content = self
+    /// Opens the content of leaves.
+    fn open(&self, items: Vec<Item>) -> anyhow::Result<impl Iterator<Item = Leaf> + use<>> {
+        let blobs = items.iter().filter(|item| item.entry.mode.is_blob());
+        let ids: Vec<ObjectId> = blobs.map(|item| item.entry.id).collect();
+        let mut contents = self
             .runtime
-            .block_on(self.client.open_blob(&item.entry.id))?;
-        let odd = format!("{} is damaged: its length is not {size}", item.path);
-        Ok((Exact::new(content, size, odd), size))
+            .block_on(self.client.open_blobs(&ids))?
+            .into_iter();
+        let progress = Arc::clone(&self.progress);
+        Ok(items.into_iter().map(move |item| {
+            progress.advance(1);
+            let content = match item.size {
+                Some(size) if item.entry.mode.is_blob() => contents.next().map(|content| {
+                    let odd = format!("{} is damaged: its length is not {size}", item.path);
+                    Exact::new(content, size, odd)
+                }),
+                _ => None,
+            };
+            Leaf { item, content }
+        }))
     }
 
     fn note_submodule(&self, item: &Item) {
         let line = format!("{} is a submodule: left empty", item.path);
-        if !self.ui.quiet {
-            self.progress.line(&line);
+        self.progress.line(&line);
+    }
+}
+
+impl Leaf {
+    /// Returns the content and its length; what has none cannot be written.
+    fn content(&mut self) -> anyhow::Result<(&mut Exact<Box<dyn Read + Send>>, u64)> {
+        let (path, mode) = (&self.item.path, self.item.entry.mode);
+        match (&mut self.content, self.item.size) {
+            (Some(content), Some(size)) => Ok((content, size)),
+            _ => bail!("{path} has the odd mode {:o}", mode.0),
         }
+    }
+
+    /// Reads the target of a symbolic link.
+    fn target(&mut self) -> anyhow::Result<Vec<u8>> {
+        let (content, _) = self.content()?;
+        let mut target = Vec::new();
+        content.read_to_end(&mut target)?;
+        Ok(target)
+    }
+
+    fn is_executable(&self) -> bool {
+        self.item.entry.mode.0 & 0o100 != 0
     }
 }
 
@@ -141,42 +191,50 @@ fn tar(export: &Export, time: u64) -> anyhow::Result<()> {
     let out = BufWriter::with_capacity(BUFFER, export.ui.stdout());
     let mut archive = tar::Builder::new(out);
     let mut above = TreePath::root();
-    export.leaves(|item| {
-        folders(&mut archive, &mut above, &item.path, time)?;
-        let name = Path::new(OsStr::from_bytes(item.path.as_bytes()));
-        match item.entry.mode.kind() {
-            EntryKind::Submodule => {
-                export.note_submodule(&item);
-                let mut header = header(tar::EntryType::Directory, 0o755, 0, time);
-                archive.append_data(&mut header, slashed(&item.path), &[][..])?;
-            }
-            EntryKind::Link => {
-                let (mut content, size) = export.open(&item)?;
-                let mut target = Vec::with_capacity(size as usize);
-                std::io::Read::read_to_end(&mut content, &mut target)?;
-                let mut header = header(tar::EntryType::Symlink, 0o777, 0, time);
-                // Without a detour over path components, which would change it.
-                if header.set_link_name_literal(&target).is_ok() {
-                    archive.append_data(&mut header, name, &[][..])?;
-                } else {
-                    archive.append_link(&mut header, name, OsStr::from_bytes(&target))?;
-                }
-            }
-            _ if item.entry.mode.is_blob() => {
-                let (content, size) = export.open(&item)?;
-                let mode = if item.entry.mode.0 & 0o100 == 0 {
-                    0o644
-                } else {
-                    0o755
-                };
-                let mut header = header(tar::EntryType::Regular, mode, size, time);
-                archive.append_data(&mut header, name, content)?;
-            }
-            _ => bail!("{} has the odd mode {:o}", item.path, item.entry.mode.0),
+    export.leaves(|items| {
+        for leaf in export.open(items)? {
+            add(export, &mut archive, &mut above, leaf, time)?;
         }
         Ok(())
     })?;
     archive.into_inner()?.flush()?;
+    Ok(())
+}
+
+/// Adds one leaf, and the folders above it that are new.
+fn add(
+    export: &Export,
+    archive: &mut tar::Builder<impl Write>,
+    above: &mut TreePath,
+    mut leaf: Leaf,
+    time: u64,
+) -> anyhow::Result<()> {
+    let path = leaf.item.path.clone();
+    folders(archive, above, &path, time)?;
+    let name = Path::new(OsStr::from_bytes(path.as_bytes()));
+    match leaf.item.entry.mode.kind() {
+        EntryKind::Submodule => {
+            export.note_submodule(&leaf.item);
+            let mut header = header(tar::EntryType::Directory, 0o755, 0, time);
+            archive.append_data(&mut header, slashed(&path), &[][..])?;
+        }
+        EntryKind::Link => {
+            let target = leaf.target()?;
+            let mut header = header(tar::EntryType::Symlink, 0o777, 0, time);
+            // Without a detour over path components, which would change it.
+            if header.set_link_name_literal(&target).is_ok() {
+                archive.append_data(&mut header, name, &[][..])?;
+            } else {
+                archive.append_link(&mut header, name, OsStr::from_bytes(&target))?;
+            }
+        }
+        _ => {
+            let mode = if leaf.is_executable() { 0o755 } else { 0o644 };
+            let (content, size) = leaf.content()?;
+            let mut header = header(tar::EntryType::Regular, mode, size, time);
+            archive.append_data(&mut header, name, content)?;
+        }
+    }
     Ok(())
 }
 
@@ -193,7 +251,7 @@ fn header(kind: tar::EntryType, mode: u32, size: u64, time: u64) -> tar::Header 
 
 /// Adds the folders above `path` that the entry before it, in `above`, did not have.
 fn folders(
-    archive: &mut tar::Builder<impl std::io::Write>,
+    archive: &mut tar::Builder<impl Write>,
     above: &mut TreePath,
     path: &TreePath,
     time: u64,

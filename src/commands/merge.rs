@@ -19,16 +19,18 @@ use crate::ui::{Exit, Usage};
 ///
 /// With --dry-run: prints what would change as `dk diff` does, and conflicts
 /// after an exclamation mark.
-///
-/// With --json: {"commit": ID}; a conflict is {"path", "kind"}; a change is
-/// {"path", "change", "old", "new"}.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   dk merge master feature/a
   dk merge --dry-run master feature/a && dk merge master feature/a
   dk merge --theirs config upstream -m 'upstream knows better'
 
-To settle conflicts one by one: dk tx begin, dk tx merge, dk tx resolve.")]
+To settle conflicts one by one: dk tx begin, dk tx merge, dk tx resolve.
+
+JSON:
+  {\"commit\"}
+  a conflict: {\"path\", \"kind\": \"file-vs-dir\"|\"changed-both\"|\"add-add\"|\"add-del\"}
+  a change: as of dk diff")]
 pub struct Args {
     /// The branch that changes
     #[arg(value_parser = parse::branch(), add = completions::branch())]

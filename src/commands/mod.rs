@@ -176,6 +176,12 @@ pub fn interrupts_are_held() -> bool {
     HOLDERS.load(Ordering::SeqCst) > 0
 }
 
+/// Removes what writes under way have put on disk so far, at the end of a
+/// process that a signal ends in the middle of them.
+pub fn abandon() {
+    client::local::abandon();
+}
+
 /// Runs blocking work (reading a file of the store, say) where it may block,
 /// so that a signal still ends the command.
 pub(crate) async fn blocking<T: Send + 'static>(

@@ -17,7 +17,9 @@ use anyhow::Context as _;
 use crate::client::{Content, Edit, Edits, FileKind, Progress, Sink, Stop};
 use crate::commands::{Session, blocking};
 use crate::model::TreePath;
-use crate::ui::{Ui, Usage};
+use crate::ui::Usage;
+
+use self::folder::Walk;
 
 mod folder;
 mod tar;
@@ -55,17 +57,17 @@ impl Input {
 
     /// Opens it, before anything is changed.
     pub async fn open(self, session: &Session) -> anyhow::Result<Opened> {
-        let ui = session.ui.clone();
-        blocking(move || match self {
+        match self {
             Self::Stdin => {
-                if ui.interactive() {
-                    ui.note("reading from the terminal: end with Ctrl-D");
+                if session.ui.interactive() {
+                    let text = "reading from the terminal: end with Ctrl-D";
+                    session.ui.note(text);
                 }
                 Opened::stdin()
             }
-            Self::File(path) => Opened::file(&path),
-        })
-        .await
+            // A named pipe waits for its writer.
+            Self::File(path) => blocking(move || Opened::file(&path)).await,
+        }
     }
 }
 
@@ -85,7 +87,8 @@ impl Opened {
             let error = Usage::new(format!("{} is a folder", path.display()));
             return Err(error.hint("dk import takes folders").into());
         }
-        if !about.is_file() {
+        // A file of /proc says it is empty.
+        if !about.is_file() || about.len() == 0 {
             return Self::stream(file).with_context(cannot);
         }
         let size = about.len();
@@ -192,8 +195,13 @@ impl Tree {
     }
 
     /// Returns the edits that put it below `at`, after those of `before`.
-    pub fn edits(self, at: TreePath, before: Vec<Edit<'static>>, ui: &Ui) -> anyhow::Result<Edits> {
-        let (ui, progress) = (ui.clone(), ui.progress());
+    pub fn edits(
+        self,
+        at: TreePath,
+        before: Vec<Edit<'static>>,
+        session: &Session,
+    ) -> anyhow::Result<Edits> {
+        let (ui, progress) = (session.ui.clone(), session.ui.progress());
         Ok(match self {
             Self::Tar => {
                 if ui.interactive() {
@@ -204,9 +212,12 @@ impl Tree {
                     tar::read(stdin, &at, &ui, outlet)
                 })
             }
-            Self::Folder(dir) => produced(before, progress, move |outlet| {
-                folder::walk(&dir, &at, &ui, outlet)
-            }),
+            Self::Folder(dir) => {
+                let walk = Walk::new(&session.store, ui);
+                produced(before, progress, move |outlet| {
+                    walk.folder(&dir, &at, outlet)
+                })
+            }
         })
     }
 }

@@ -264,7 +264,13 @@ impl Objects {
     /// As [`Objects::commit`], reading into a buffer that is used again.
     pub fn commit_with(&self, id: &ObjectId, buffer: &mut Vec<u8>) -> Result<Commit> {
         match self.engine.find(id, buffer)? {
-            Some(ObjectKind::Commit) => read_commit(*id, buffer).map_err(|why| corrupt(id, why)),
+            Some(ObjectKind::Commit) => {
+                let mut commit = read_commit(*id, buffer).map_err(|why| corrupt(id, why))?;
+                if self.engine.is_shallow(id) {
+                    commit.parents.clear();
+                }
+                Ok(commit)
+            }
             _ => Err(Error::NotFound(format!("commit {id}"))),
         }
     }

@@ -1,6 +1,7 @@
 //! `dk import` and `dk export`: folders and tar streams, in and out.
 
 use std::ffi::OsStr;
+use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
@@ -161,6 +162,23 @@ fn git_folders_are_passed_over_and_their_disguises_refused() {
 }
 
 #[test]
+fn the_store_does_not_swallow_itself() {
+    let mut sandbox = Sandbox::with_store();
+    sandbox.write("f", "1");
+    assert_snapshot!(ids(&sandbox.dk(["import", "master", "."])), @"
+    ID1
+    ! skipped ./db.git
+    ");
+    assert_eq!(sandbox.ok(["ls", "-r", "master"]), "f");
+    // A work tree is no store, although its path may name one.
+    sandbox.git(["init", "-q", "work"]);
+    sandbox.write("work/g", "2");
+    sandbox.set("DK_STORE", "work");
+    sandbox.dk(["import", "other", "work"]);
+    assert_eq!(sandbox.ok(["ls", "-r", "other"]), "g");
+}
+
+#[test]
 fn what_a_tree_cannot_hold_is_refused() {
     let sandbox = sandbox();
     assert_snapshot!(sandbox.sh("mkfifo in/pipe && dk import master in"), @"
@@ -248,6 +266,26 @@ fn a_truncated_archive_changes_nothing() {
     // One block of zeros is an end.
     sandbox.write("cut.tar", &whole[..padded + 512]);
     assert_snapshot!(ids(&sandbox.sh("dk import master - < cut.tar")), @"ID1");
+}
+
+#[test]
+fn an_interrupt_leaves_nothing() {
+    let sandbox = Sandbox::with_store();
+    sandbox.write("in/large", vec![7; 3_000_000]);
+    sandbox.sh("tar c in > whole.tar");
+    let whole = std::fs::read(sandbox.join("whole.tar")).unwrap();
+    let mut child = sandbox.spawn(["import", "master", "-"]);
+    // More than a pipe holds: what is left is waited for.
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(&whole[..2_000_000]).unwrap();
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    drop(stdin);
+    assert_eq!(sandbox.shown(&output), "ended by signal 2\n");
+    assert_eq!(sandbox.ok(["branch"]), "");
+    let left = "find db.git -newer whole.tar -name '*tmp*' -o -name '*.lock' | grep -v /hooks/";
+    assert_eq!(sandbox.sh(left), "exit status 1\n");
 }
 
 #[test]

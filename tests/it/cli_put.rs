@@ -70,6 +70,18 @@ fn put_streams_what_is_large_from_file_and_pipe() {
 }
 
 #[test]
+fn put_takes_what_has_no_length() {
+    let sandbox = Sandbox::with_store();
+    sandbox.ok(["put", "master:proc", "/proc/self/stat"]);
+    sandbox.ok(["put", "master:null", "/dev/null"]);
+    assert_snapshot!(ids(&sandbox.sh("dk put master:fifo <(echo from a pipe)")), @"ID1");
+    assert_snapshot!(sandbox.sh("dk cat master:fifo master:null; dk cat master:proc | grep -c ' (dk) '"), @"
+    from a pipe
+    1
+    ");
+}
+
+#[test]
 fn put_with_an_expected_head() {
     let sandbox = Sandbox::with_store();
     let first = sandbox.ok_with("1", ["put", "--expect", "0", "master:a"]);

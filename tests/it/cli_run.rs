@@ -131,6 +131,26 @@ fn signals_end_dk_as_they_end_anything() {
 }
 
 #[test]
+fn a_signal_ends_dk_while_nobody_reads() {
+    let sandbox = store();
+    for arguments in [&["cat", "master:big"][..], &["log", "-p", "master"]] {
+        let mut dk = sandbox
+            .command(arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let pipe = dk.stdout.take().unwrap();
+        let waiting = || rustix::io::ioctl_fionread(&pipe).unwrap();
+        eventually("a full pipe", || (waiting() >= 16 * 1024).then_some(()));
+        let kill = sandbox.program("kill", [dk.id().to_string()]).status();
+        assert!(kill.unwrap().success());
+        let status = eventually("the end of dk", || dk.try_wait().unwrap());
+        use std::os::unix::process::ExitStatusExt as _;
+        assert_eq!(status.signal(), Some(15), "{arguments:?}: {status}");
+    }
+}
+
+#[test]
 fn colours_are_for_terminals() {
     let mut sandbox = store();
     let plain = sandbox.dk(["log", "master"]);

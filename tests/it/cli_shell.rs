@@ -197,6 +197,10 @@ fn a_session_on_a_terminal() {
     shell.flush().unwrap();
     shell.exp_string("2\r\n").unwrap();
     shell.exp_string("master +1> ").unwrap();
+    // Ctrl-C takes the line back, no more.
+    shell.send("rm a").unwrap();
+    shell.send_control('c').unwrap();
+    shell.exp_string("master +1> ").unwrap();
     // Somebody else makes the commit conflict.
     sandbox.commit("master", "theirs", &[("x", "theirs\n")]);
     shell.send_line("commit -m mine").unwrap();

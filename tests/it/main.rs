@@ -3,6 +3,7 @@
 // In a test a panic is the message, and a skipped part says so.
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
+mod aftermath;
 mod cli_branch;
 mod cli_completions;
 mod cli_diff;
@@ -29,9 +30,13 @@ mod fetching;
 mod fsck;
 mod generated;
 mod history;
+mod killed;
+mod killed_at_random;
 mod layering;
 mod manual;
 mod merge;
+mod power_loss;
+mod races;
 mod refs;
 mod refs_races;
 mod remotes;

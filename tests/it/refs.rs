@@ -211,11 +211,12 @@ fn heads_move_by_compare_and_swap_and_all_of_a_call_or_none() {
         &[
             to("main", Expected::Id(one), Some(two)),
             to("deep/er/x", Expected::Missing, Some(one)),
-            to("absent", Expected::Any, None),
+            to("absent/x", Expected::Any, None),
         ],
     )
     .unwrap();
     assert_eq!(listed(&refs), repo.listed());
+    assert!(!repo.dir.path().join("refs/heads/absent").exists());
     assert_eq!(
         refs.heads("refs/heads/de").unwrap(),
         [(branch("deep/er/x"), one)]

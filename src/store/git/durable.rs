@@ -5,13 +5,12 @@
 //! - Data is synced before the rename that makes it visible, the directory after.
 
 use std::fs::{self, File, Permissions};
-use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use tempfile::NamedTempFile;
-
 use crate::store::{Error, Result};
+
+use super::temp::Temp;
 
 /// What a file or directory of the repository is synced with, and shared with.
 #[derive(Clone, Copy, Debug)]
@@ -84,26 +83,15 @@ impl Keeping {
         )))
     }
 
-    /// Creates a temporary file that `git gc` would remove if it were left, and
-    /// that is removed here unless it is moved into place.
-    pub fn temp(&self, dir: &Path, prefix: &str) -> io::Result<NamedTempFile> {
-        tempfile::Builder::new()
-            .prefix(prefix)
-            .rand_bytes(6)
-            .permissions(Permissions::from_mode(0o444))
-            .tempfile_in(dir)
-    }
-
     /// Moves a complete and synced file into place.
-    pub fn place(&self, temp: NamedTempFile, path: &Path) -> Result<()> {
+    pub fn place(&self, temp: Temp, path: &Path) -> Result<()> {
         self.adjust(temp.path(), false)?;
-        temp.into_temp_path()
-            .persist(path)
-            .map_err(|error| Error::io(format!("cannot create {}", path.display()))(error.error))
+        temp.put(path)
+            .map_err(Error::io(format!("cannot create {}", path.display())))
     }
 
     /// Syncs files in one round.
-    pub fn sync_files(&self, files: &[&NamedTempFile]) -> Result<()> {
+    pub fn sync_files(&self, files: &[&Temp]) -> Result<()> {
         if !self.sync {
             return Ok(());
         }

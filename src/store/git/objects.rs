@@ -40,15 +40,16 @@ type Handle = gix::odb::HandleArc;
 const STREAM_FROM: u64 = 8 << 20;
 /// Handles kept for the next reader.
 const IDLE_HANDLES: usize = 16;
-/// Packs there is room for at least, and how many times those there are.
+/// Packs there is room for at least, and at most (gix's limit).
 const ROOM: usize = 64;
-const SPARE: usize = 2;
+const MOST: u16 = (1 << 15) - 1;
 /// Two changes of a directory closer than this may show one time only.
 const SETTLED: Duration = Duration::from_secs(2);
 
 pub(super) struct Objects {
     hash: HashKind,
-    git_dir: PathBuf,
+    /// `core.multiPackIndex`
+    multi_pack_index: bool,
     /// Our own `objects`; alternates may change, this does not.
     dir: PathBuf,
     state: Mutex<State>,
@@ -77,6 +78,8 @@ struct View {
     /// How many packs there are.
     count: usize,
     packs: OnceLock<Vec<Pack>>,
+    /// Commits whose parents were never fetched (gitformat-shallow).
+    shallow: HashSet<ObjectId>,
 }
 
 /// Times of what changes when packs or alternates come and go.
@@ -88,24 +91,19 @@ struct Pack {
 }
 
 impl Objects {
-    /// `store` was opened with [`slots`].
-    pub fn new(
-        store: Arc<gix::odb::Store>,
-        hash: HashKind,
-        git_dir: PathBuf,
-        dir: PathBuf,
-    ) -> Result<Self> {
+    pub fn new(dir: PathBuf, hash: HashKind, multi_pack_index: bool) -> Result<Self> {
         let view = Arc::new(View::now(&dir, 0)?);
+        let room = room(view.count);
         Ok(Self {
             hash,
-            git_dir,
-            dir,
+            multi_pack_index,
             state: Mutex::new(State {
-                room: room(view.count),
                 view,
-                store,
+                store: open_store(&dir, hash, multi_pack_index, room)?,
+                room,
                 idle: Vec::new(),
             }),
+            dir,
             refreshing: Mutex::new(()),
         })
     }
@@ -172,6 +170,11 @@ impl Objects {
             }
         }
         Ok(None)
+    }
+
+    /// Tells whether a commit's parents are not to be looked for.
+    pub fn is_shallow(&self, id: &ObjectId) -> bool {
+        self.lock().view.shallow.contains(id)
     }
 
     pub fn with_prefix(&self, hex: &str, limit: usize) -> Result<Vec<ObjectId>> {
@@ -306,16 +309,13 @@ impl Objects {
             let state = self.lock();
             (state.store.clone(), state.room)
         };
-        if view.count > room / 4 * 3 {
+        if view.count > room / 4 * 3 && room < usize::from(MOST) {
             room = self::room(view.count);
-            store = self.reopen()?;
+            store = open_store(&self.dir, self.hash, self.multi_pack_index, room)?;
         } else {
             // A miss of a handle that may makes the shared store look at the disk.
             let handle = store.to_handle_arc();
-            handle.exists(&gix::ObjectId::null(match self.hash {
-                HashKind::Sha1 => gix::hash::Kind::Sha1,
-                HashKind::Sha256 => gix::hash::Kind::Sha256,
-            }));
+            handle.exists(&gix::ObjectId::null(git_kind(self.hash)));
         }
         let old = {
             let mut state = self.lock();
@@ -330,16 +330,29 @@ impl Objects {
         drop(old);
         Ok(true)
     }
+}
 
-    /// Opens the shared store anew, with room for the packs of today.
-    fn reopen(&self) -> Result<Arc<gix::odb::Store>> {
-        let repo = super::options()
-            .open(&self.git_dir)
-            .map_err(Error::failed(format!(
-                "cannot open {}",
-                self.git_dir.display()
-            )))?;
-        Ok(repo.to_thread_local().objects.store())
+/// Opens an object database with room for so many packs.
+fn open_store(
+    dir: &Path,
+    hash: HashKind,
+    use_multi_pack_index: bool,
+    room: usize,
+) -> Result<Arc<gix::odb::Store>> {
+    let options = gix::odb::store::init::Options {
+        slots: gix::odb::store::init::Slots::Given(u16::try_from(room).unwrap_or(MOST)),
+        use_multi_pack_index,
+        ..Default::default()
+    };
+    gix::odb::Store::at_opts(dir.to_owned(), git_kind(hash), &mut [].into_iter(), options)
+        .map(Arc::new)
+        .map_err(Error::io(format!("cannot open {}", dir.display())))
+}
+
+fn git_kind(hash: HashKind) -> gix::hash::Kind {
+    match hash {
+        HashKind::Sha1 => gix::hash::Kind::Sha1,
+        HashKind::Sha256 => gix::hash::Kind::Sha256,
     }
 }
 
@@ -352,19 +365,10 @@ fn new_handle(store: &Arc<gix::odb::Store>) -> Handle {
     handle
 }
 
-/// How gix is to make room for packs: it cannot make more later, and a slot
-/// costs time at each opening.
-pub(super) fn slots() -> gix::odb::store::init::Slots {
-    gix::odb::store::init::Slots::AsNeededByDiskState {
-        multiplier: SPARE as f32,
-        minimum: ROOM,
-    }
-}
-
-/// Returns the packs there is room for in a store opened with [`slots`] where
-/// there are so many.
+/// Returns how many packs to make room for where there are so many: gix cannot
+/// make more later, and each costs time when the store is opened and closed.
 fn room(packs: usize) -> usize {
-    (packs * SPARE).max(ROOM)
+    (packs * 2).clamp(ROOM, usize::from(MOST))
 }
 
 impl View {
@@ -384,6 +388,7 @@ impl View {
             stamp,
             names,
             count,
+            shallow: shallow(dir),
             places,
             packs: OnceLock::new(),
         })
@@ -426,13 +431,9 @@ impl Pack {
         if index.extension()? != "idx" {
             return None;
         }
-        let kind = match hash {
-            HashKind::Sha1 => gix::hash::Kind::Sha1,
-            HashKind::Sha256 => gix::hash::Kind::Sha256,
-        };
         Some(Self {
             path: index.with_extension("pack"),
-            index: gix_pack::index::File::at(index, kind).ok()?,
+            index: gix_pack::index::File::at(index, git_kind(hash)).ok()?,
         })
     }
 
@@ -473,7 +474,7 @@ fn touch(path: &Path) -> bool {
 
 fn stamp(places: &[PathBuf]) -> Stamp {
     let time = |path: PathBuf| fs::metadata(path).and_then(|meta| meta.modified()).ok();
-    places
+    let mut stamp: Stamp = places
         .iter()
         .flat_map(|place| {
             [
@@ -481,7 +482,20 @@ fn stamp(places: &[PathBuf]) -> Stamp {
                 time(place.join("info/alternates")),
             ]
         })
-        .collect()
+        .collect();
+    stamp.extend(places.first().map(|dir| time(shallow_path(dir))));
+    stamp
+}
+
+/// The file beside `objects` that lists the commits at which history is cut.
+fn shallow_path(objects: &Path) -> PathBuf {
+    objects.with_file_name("shallow")
+}
+
+fn shallow(objects: &Path) -> HashSet<ObjectId> {
+    let text = fs::read(shallow_path(objects)).unwrap_or_default();
+    let lines = text.split(|byte| *byte == b'\n');
+    lines.filter_map(ObjectId::from_hex).collect()
 }
 
 fn is_settled(stamp: &Stamp, now: SystemTime) -> bool {
