@@ -67,6 +67,7 @@ fn open(place: &Place, durability: Durability) -> Result<Local, Error> {
             Durability::None => local::Durability::None,
         },
         discover,
+        alone: true,
     };
     Local::open(path, options).map_err(|error| match error.kind() {
         Kind::NotFound if discover => Error::Other {

@@ -310,7 +310,6 @@ impl Store {
         who: &Signature,
         why: &str,
     ) -> Result<()> {
-        self.engine.write(fresh.objects())?;
         let moves = [HeadMove {
             name: HeadName::branch(branch),
             expected: head.map_or(Expected::Missing, Expected::Id),

@@ -239,7 +239,7 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Moves heads, all or none, each by compare-and-swap; durable on return.
     ///
-    /// Objects in `fresh` were written by the caller just before; they are
+    /// Objects in `fresh` are written before, as by [`Engine::write`]; they are
     /// checked under the lock and written again where a collector took them.
     /// [`Error::HeadMoved`] when one is not as expected.
     fn move_heads(&self, moves: &[HeadMove], note: &MoveNote, fresh: &[Object]) -> Result<()>;

@@ -322,6 +322,15 @@ impl Store {
             }
         };
         if head != Some(new) {
+            if !options.keep {
+                // What the last step stores is written with the first.
+                let after = Meta {
+                    state: State::Committed(new),
+                    edited: who.time,
+                    ..stored.meta.clone()
+                };
+                self.store(&stored.id, &after, &stored.tree, &mut fresh)?;
+            }
             stored.meta.state = State::Committing {
                 new,
                 expected: head,

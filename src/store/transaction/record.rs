@@ -112,7 +112,6 @@ impl Store {
         fresh: &Fresh,
         who: &Signature,
     ) -> Result<()> {
-        self.engine.write(fresh.objects())?;
         let moves = [HeadMove {
             name: HeadName::transaction(id),
             expected,
