@@ -130,6 +130,8 @@ pub struct Session {
     pub store: OsString,
     /// `--author`.
     author: Option<Identity>,
+    /// Ends with the command.
+    life: source::Life,
 }
 
 impl Session {
