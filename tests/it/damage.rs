@@ -15,7 +15,9 @@ use crate::sandbox::{Sandbox, feed};
 const NOTHING: [PathBuf; 0] = [];
 
 /// What becomes of an object's file.
-const DAMAGES: [(&str, fn(&Path)); 4] = [
+type Damage = (&'static str, fn(&Path));
+
+const DAMAGES: [Damage; 4] = [
     ("cut in half", |file| {
         let bytes = fs::read(file).unwrap();
         fs::write(file, &bytes[..bytes.len() / 2]).unwrap();
@@ -138,7 +140,8 @@ fn hostile_names_harm_nobody() {
     let link = head(&sandbox, "master:link").unwrap();
     let inner = tree(&sandbox, &[("100644", b"pwned", &blob)]);
     let control = b"a\x1b[31mred\nline";
-    let cases: [(&str, Vec<(&str, &[u8], &str)>); 9] = [
+    type Case<'a> = (&'a str, Vec<(&'a str, &'a [u8], &'a str)>);
+    let cases: [Case<'_>; 9] = [
         ("dot-dot-slash", vec![("100644", b"../pwned", &blob)]),
         ("dot-dot", vec![("40000", b"..", &inner)]),
         ("dot", vec![("40000", b".", &inner)]),

@@ -130,7 +130,7 @@ impl Race {
             "{{ {read} {old} && printf '{line}\\t{message}\\n'; }} | {make}"
         ));
         let tree = made.trim_end();
-        let commit = ["commit-tree", &tree, "-p", &old, "-m", &message];
+        let commit = ["commit-tree", tree, "-p", &old, "-m", &message];
         let Some(new) = self.git("db.git", &commit) else {
             return;
         };
