@@ -39,7 +39,7 @@ type Handle = gix::odb::HandleArc;
 /// Blobs beyond this are streamed where they can be.
 const STREAM_FROM: u64 = 8 << 20;
 /// Handles kept for the next reader.
-const IDLE_HANDLES: usize = 16;
+const IDLE_HANDLES: usize = 8;
 /// Two changes of a directory closer than this may show one time only.
 const SETTLED: Duration = Duration::from_secs(2);
 
