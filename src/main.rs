@@ -7,14 +7,12 @@
 //! other, and ends the run quietly.
 
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser as _;
 use datakit::commands::{self, Cli};
-use datakit::ui::{Color, Exit, Ui};
+use datakit::ui::{Color, Exit, Ui, signals};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -41,7 +39,10 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return report(&ui, error),
     };
-    match runtime.block_on(run(&ui, cli)) {
+    let end = runtime.block_on(run(&ui, cli));
+    // What a signal interrupted may have failed for no other reason.
+    let end = signals::came().map_or(end, End::Signal);
+    match end {
         // Work that nobody waits for (a read of stdin) must not hold the exit up.
         End::Returned(result) => {
             runtime.shutdown_background();
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         }
         End::Signal(number) => {
             runtime.shutdown_timeout(GRACE);
+            commands::abandon();
             // Only fails for a signal that cannot be caught.
             let _ = signal_hook::low_level::emulate_default_handler(number);
             ExitCode::from(u8::try_from(128 + number).unwrap_or(1))
@@ -62,11 +64,8 @@ fn main() -> ExitCode {
 /// Runs the command until it is done or a signal ends it.
 async fn run(ui: &Ui, cli: Cli) -> End {
     let signals = async {
-        // A second signal ends a process that does not listen any more.
-        let again = Arc::new(AtomicBool::new(false));
         for number in [SIGINT, SIGTERM] {
-            signal_hook::flag::register_conditional_default(number, Arc::clone(&again))?;
-            signal_hook::flag::register(number, Arc::clone(&again))?;
+            signals::listen(number)?;
         }
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
@@ -76,7 +75,7 @@ async fn run(ui: &Ui, cli: Cli) -> End {
                 _ = terminate.recv() => SIGTERM,
             };
             if number == SIGINT && commands::interrupts_are_held() {
-                again.store(false, Ordering::SeqCst);
+                signals::forget();
                 continue;
             }
             return std::io::Result::Ok(number);

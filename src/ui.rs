@@ -21,6 +21,7 @@ use crate::model::{TreePath, text};
 mod paint;
 mod progress;
 mod reader;
+pub mod signals;
 mod stdout;
 
 pub use paint::{Look, Paint, Painted};
@@ -242,10 +243,12 @@ impl Ui {
     }
 
     /// Returns what shows the progress of long work: a bar where stderr is a
-    /// terminal, and in any case the lines the work has to say.
+    /// terminal, and the lines the work has to say; nothing with `--quiet`.
     pub fn progress(&self) -> Arc<dyn Progress> {
-        let bars = !self.quiet && io::stderr().is_terminal();
-        Arc::new(progress::Shown::new(bars))
+        if self.quiet {
+            return Arc::new(());
+        }
+        Arc::new(progress::Shown::new(io::stderr().is_terminal()))
     }
 
     // Questions. None may be the only way: `flag` is the way without a terminal.
@@ -264,6 +267,7 @@ impl Ui {
     /// Asks yes or no; Enter alone is no.
     pub fn confirm(&self, question: &str, flag: &str) -> anyhow::Result<bool> {
         self.need_terminal(question, flag)?;
+        let _talk = signals::talk()?;
         let answer = dialoguer::Confirm::new()
             .with_prompt(text::printable(question.as_bytes()))
             .default(false)
@@ -274,6 +278,7 @@ impl Ui {
     /// Lets the user choose one of `items`; returns its number.
     pub fn select(&self, question: &str, items: &[String], flag: &str) -> anyhow::Result<usize> {
         self.need_terminal(question, flag)?;
+        let _talk = signals::talk()?;
         let items: Vec<String> = items
             .iter()
             .map(|item| text::printable(item.as_bytes()))

@@ -151,6 +151,10 @@ pub trait Client: Send + Sync {
     /// Returns the branches that have a commit, in order of their names.
     async fn branches(&self) -> Result<Vec<Branch>>;
 
+    /// Returns the branches of remotes as they were last fetched, named
+    /// `REMOTE/BRANCH`, in order. As a revision each is `refs/remotes/` and its name.
+    async fn fetched_branches(&self) -> Result<Vec<Branch>>;
+
     /// Returns a branch's head; `None` while it is unborn.
     async fn head(&self, branch: &BranchName) -> Result<Option<ObjectId>>;
 
@@ -192,6 +196,16 @@ pub trait Client: Send + Sync {
 
     /// Opens a blob by its id.
     async fn open_blob(&self, id: &ObjectId) -> Result<Box<dyn Read + Send>>;
+
+    /// Opens several blobs that some tree names, in one go. Small ones may be
+    /// in memory when this returns, so ask for few at a time.
+    async fn open_blobs(&self, ids: &[ObjectId]) -> Result<Vec<Box<dyn Read + Send>>> {
+        let mut readers = Vec::with_capacity(ids.len());
+        for id in ids {
+            readers.push(self.open_blob(id).await?);
+        }
+        Ok(readers)
+    }
 
     /// Returns the leaves that differ, in path order. A folder that came or
     /// went is expanded to its leaves.

@@ -45,11 +45,15 @@ struct List {
     /// Show the head and its subject after each name, divided by tabs
     #[arg(short, long)]
     verbose: bool,
+    /// List also the branches last fetched from remotes, as refs/remotes/REMOTE/NAME
+    #[arg(short, long)]
+    all: bool,
 }
 
 /// Create a branch, and print its head
 #[derive(clap::Args, Debug)]
 struct Create {
+    /// The new branch
     #[arg(value_parser = parse::branch(), add = completions::branch())]
     name: BranchName,
     /// Where it begins
@@ -60,6 +64,7 @@ struct Create {
 /// Delete branches, and print the heads they had
 #[derive(clap::Args, Debug)]
 struct Delete {
+    /// The branches
     #[arg(value_name = "NAME", required = true, value_parser = parse::branch(), add = completions::branch())]
     names: Vec<BranchName>,
     /// Only if the head is this commit
@@ -72,8 +77,10 @@ struct Delete {
 /// Rename a branch, and print its head
 #[derive(clap::Args, Debug)]
 struct Rename {
+    /// The branch
     #[arg(value_parser = parse::branch(), add = completions::branch())]
     old: BranchName,
+    /// Its new name
     #[arg(value_parser = parse::branch(), add = completions::branch())]
     new: BranchName,
     #[command(flatten)]
@@ -85,6 +92,7 @@ struct Rename {
 /// Ends with status 4 while the branch has no commit.
 #[derive(clap::Args, Debug)]
 struct Head {
+    /// The branch
     #[arg(value_parser = parse::branch(), add = completions::branch())]
     name: BranchName,
 }
@@ -94,8 +102,10 @@ struct Head {
 /// Ends with status 5 if the commit does not have the present head behind it.
 #[derive(clap::Args, Debug)]
 struct Ff {
+    /// The branch
     #[arg(value_parser = parse::branch(), add = completions::branch())]
     name: BranchName,
+    /// Where it is to go
     #[arg(value_parser = parse::rev(), add = completions::rev())]
     rev: Rev,
     #[command(flatten)]
@@ -105,8 +115,10 @@ struct Ff {
 /// Move a branch to any commit, and print it
 #[derive(clap::Args, Debug)]
 struct Reset {
+    /// The branch
     #[arg(value_parser = parse::branch(), add = completions::branch())]
     name: BranchName,
+    /// Where it is to go
     #[arg(value_parser = parse::rev(), add = completions::rev())]
     rev: Rev,
     /// Only if the head is this commit (0: none); otherwise end with status 5
@@ -175,7 +187,15 @@ pub(super) async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
 async fn list(session: &Session, args: &List) -> anyhow::Result<()> {
     let paint = session.ui.paint;
     let mut records = session.ui.records();
-    for Branch { name, head } in session.client.branches().await? {
+    let mut branches = session.client.branches().await?;
+    if args.all {
+        for Branch { name, head } in session.client.fetched_branches().await? {
+            let name = [b"refs/remotes/", name.as_bytes()].concat();
+            let name = BranchName::new(name)?;
+            branches.push(Branch { name, head });
+        }
+    }
+    for Branch { name, head } in branches {
         let commit = match args.verbose {
             true => Some(session.client.commit(&head).await?),
             false => None,

@@ -29,6 +29,7 @@ use crate::ui::Ui;
   dk completions zsh > ~/.zfunc/_dk      with ~/.zfunc in fpath
   dk completions fish > ~/.config/fish/completions/dk.fish")]
 pub struct Args {
+    /// The shell that will read them
     shell: Shell,
 }
 
@@ -157,7 +158,16 @@ impl EnvCompleter for Shell {
         let index = std::env::var("DK_COMPLETE_INDEX").ok();
         let index = index.and_then(|index| index.parse().ok());
         let index = index.unwrap_or(words.len() - 1).min(words.len() - 1);
-        for candidate in engine::complete(command, words, index, current)? {
+        let option =
+            |candidate: &CompletionCandidate| candidate.get_value().as_bytes().starts_with(b"-");
+        let wanted = words[index].as_bytes().starts_with(b"-");
+        let found = engine::complete(command, words, index, current)?;
+        // Options are in the way of names until one is begun.
+        let hide = !wanted && !found.iter().all(option);
+        for candidate in found {
+            if hide && option(&candidate) {
+                continue;
+            }
             let value = candidate.get_value().as_bytes();
             // A name that would break the line is not offered.
             if value.iter().any(u8::is_ascii_control) {
@@ -205,7 +215,7 @@ pub(super) fn rev_path() -> ArgValueCompleter {
     })
 }
 
-/// Completes REV[:PATH].
+/// Completes REV and REV:PATH.
 pub(super) fn rev_or_path() -> ArgValueCompleter {
     ArgValueCompleter::new(|typed: &OsStr| {
         paths(typed.as_bytes()).unwrap_or_else(|| candidates(typed.as_bytes(), b"", b"", branches))

@@ -160,7 +160,7 @@ pub(super) async fn show(
         }
         if !counted.is_empty() {
             let width = session.ui.width();
-            records.text(|out| patch::write_stat(out, &counted, paint, width))?;
+            records.text(|out| patch::write_table(out, &counted, paint, width))?;
         }
         if options.patch && !counted.is_empty() {
             records.text(|out| writeln!(out))?;

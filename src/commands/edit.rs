@@ -20,13 +20,14 @@ use crate::ui::{Ui, Usage};
 /// does not exist is new. If it comes back unchanged nothing is committed.
 /// Should somebody else change the file meanwhile, nothing is committed, the
 /// status is 5, and the text is kept where the message says. Prints the commit.
-///
-/// With --json: {"commit": ID}.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   dk edit master:notes/today
   EDITOR='code --wait' dk edit -m 'a better title' web:index.html
-  EDITOR='sed -i s/old/new/' dk edit master:config   no terminal needed")]
+  EDITOR='sed -i s/old/new/' dk edit master:config   no terminal needed
+
+JSON:
+  {\"commit\"}")]
 pub struct Args {
     /// The branch, and which file of it
     #[arg(value_name = "BRANCH:PATH", value_parser = parse::branch_path(), add = completions::rev_path())]

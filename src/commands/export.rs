@@ -1,8 +1,9 @@
 //! `dk export`: a tree as a folder, or as a tar stream.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::future::poll_fn;
-use std::io::{BufWriter, Write as _};
+use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use tokio::runtime::Handle;
 use crate::client::{At, Client, Error, Progress, Records};
 use crate::commands::source::Exact;
 use crate::commands::{Session, blocking, completions, parse};
-use crate::model::{EntryKind, Item, RevPath, TreePath};
+use crate::model::{EntryKind, Item, ObjectId, RevPath, TreePath};
 use crate::ui::{Ui, Usage};
 
 mod folder;
@@ -65,6 +66,11 @@ pub(super) async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
         let error = Usage::new("a tar stream is not written to a terminal");
         return Err(error.hint("send it to a file or a pipe").into());
     }
+    let cannot = if path.is_root() {
+        format!("cannot export {}", args.from.rev)
+    } else {
+        format!("cannot export {}", args.from)
+    };
     let export = Export {
         client: Arc::clone(&session.client),
         runtime: Handle::current(),
@@ -74,7 +80,6 @@ pub(super) async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
         progress: session.ui.progress(),
     };
     export.progress.begin("exporting files", None, false);
-    let cannot = format!("cannot export {}", args.from);
     if to_stdout {
         let time = session.client.commit(&id).await?.committer.time.seconds;
         let time = u64::try_from(time).unwrap_or(0);
@@ -86,12 +91,24 @@ pub(super) async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
     }
 }
 
+/// A leaf, and its content if it has any, whose length is checked on the way.
+struct Leaf {
+    item: Item,
+    content: Option<Exact<Box<dyn Read + Send>>>,
+}
+
+/// At most so many leaves, and so many bytes unless it is one leaf, are opened
+/// at once.
+const BATCH: usize = 64;
+const BATCH_BYTES: u64 = 1 << 20;
+
 impl Export {
-    /// Gives every leaf with its path from the exported folder down, or its
-    /// own name if it is all that is exported. A path that must not be
-    /// written is an error.
-    fn leaves(&self, mut leaf: impl FnMut(Item) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    /// Gives every leaf, some at a time, with its path from the exported folder
+    /// down, or its own name if it is all that is exported. A path that must
+    /// not be written is an error.
+    fn leaves(&self, mut some: impl FnMut(Vec<Item>) -> anyhow::Result<()>) -> anyhow::Result<()> {
         let mut items = self.client.walk(&self.at, &self.path, true);
+        let (mut batch, mut bytes) = (Vec::with_capacity(BATCH), 0);
         while let Some(item) = self.runtime.block_on(next(&mut items)) {
             let mut item = item?;
             if item.path.is_root()
@@ -99,30 +116,71 @@ impl Export {
             {
                 item.path = TreePath::root().join(name);
             }
-            TreePath::new(item.path.as_bytes())?;
-            leaf(item)?;
-            self.progress.advance(1);
+            if let Err(illegal) = TreePath::new(item.path.as_bytes()) {
+                // As text: the user did nothing wrong.
+                bail!("{illegal}");
+            }
+            bytes += item.size.unwrap_or(0);
+            if !batch.is_empty() && (batch.len() == BATCH || bytes > BATCH_BYTES) {
+                bytes = item.size.unwrap_or(0);
+                some(std::mem::replace(&mut batch, Vec::with_capacity(BATCH)))?;
+            }
+            batch.push(item);
         }
-        Ok(())
+        if batch.is_empty() {
+            return Ok(());
+        }
+        some(batch)
     }
 
-    /// Opens the content of a leaf, whose length is checked on the way.
-    fn open(&self, item: &Item) -> anyhow::Result<(impl std::io::Read + use<>, u64)> {
-        let Some(size) = item.size else {
-            bail!("the size of {} is unknown", item.path);
-        };
-        let content = self
+    /// Opens the content of leaves.
+    fn open(&self, items: Vec<Item>) -> anyhow::Result<impl Iterator<Item = Leaf> + use<>> {
+        let blobs = items.iter().filter(|item| item.entry.mode.is_blob());
+        let ids: Vec<ObjectId> = blobs.map(|item| item.entry.id).collect();
+        let mut contents = self
             .runtime
-            .block_on(self.client.open_blob(&item.entry.id))?;
-        let odd = format!("{} is damaged: its length is not {size}", item.path);
-        Ok((Exact::new(content, size, odd), size))
+            .block_on(self.client.open_blobs(&ids))?
+            .into_iter();
+        let progress = Arc::clone(&self.progress);
+        Ok(items.into_iter().map(move |item| {
+            progress.advance(1);
+            let content = match item.size {
+                Some(size) if item.entry.mode.is_blob() => contents.next().map(|content| {
+                    let odd = format!("{} is damaged: its length is not {size}", item.path);
+                    Exact::new(content, size, odd)
+                }),
+                _ => None,
+            };
+            Leaf { item, content }
+        }))
     }
 
     fn note_submodule(&self, item: &Item) {
         let line = format!("{} is a submodule: left empty", item.path);
-        if !self.ui.quiet {
-            self.progress.line(&line);
+        self.progress.line(&line);
+    }
+}
+
+impl Leaf {
+    /// Returns the content and its length; what has none cannot be written.
+    fn content(&mut self) -> anyhow::Result<(&mut Exact<Box<dyn Read + Send>>, u64)> {
+        let (path, mode) = (&self.item.path, self.item.entry.mode);
+        match (&mut self.content, self.item.size) {
+            (Some(content), Some(size)) => Ok((content, size)),
+            _ => bail!("{path} has the odd mode {:o}", mode.0),
         }
+    }
+
+    /// Reads the target of a symbolic link.
+    fn target(&mut self) -> anyhow::Result<Vec<u8>> {
+        let (content, _) = self.content()?;
+        let mut target = Vec::new();
+        content.read_to_end(&mut target)?;
+        Ok(target)
+    }
+
+    fn is_executable(&self) -> bool {
+        self.item.entry.mode.0 & 0o100 != 0
     }
 }
 
@@ -133,46 +191,100 @@ async fn next(items: &mut Records<Item>) -> Option<Result<Item, Error>> {
 /// Large pieces: standard output has no buffer of its own.
 const BUFFER: usize = 256 * 1024;
 
+/// A stream that takes nothing more once it was given up.
+struct Unended<W> {
+    out: W,
+    given_up: bool,
+}
+
+impl<W: Write> Write for Unended<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.given_up {
+            true => Err(io::ErrorKind::BrokenPipe.into()),
+            false => self.out.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
 fn tar(export: &Export, time: u64) -> anyhow::Result<()> {
-    let out = BufWriter::with_capacity(BUFFER, export.ui.stdout());
-    let mut archive = tar::Builder::new(out);
-    let mut above = TreePath::root();
-    export.leaves(|item| {
-        folders(&mut archive, &mut above, &item.path, time)?;
-        let name = Path::new(OsStr::from_bytes(item.path.as_bytes()));
-        match item.entry.mode.kind() {
-            EntryKind::Submodule => {
-                export.note_submodule(&item);
-                let mut header = header(tar::EntryType::Directory, 0o755, 0, time);
-                archive.append_data(&mut header, slashed(&item.path), &[][..])?;
-            }
-            EntryKind::Link => {
-                let (mut content, size) = export.open(&item)?;
-                let mut target = Vec::with_capacity(size as usize);
-                std::io::Read::read_to_end(&mut content, &mut target)?;
-                let mut header = header(tar::EntryType::Symlink, 0o777, 0, time);
-                // Without a detour over path components, which would change it.
-                if header.set_link_name_literal(&target).is_ok() {
-                    archive.append_data(&mut header, name, &[][..])?;
-                } else {
-                    archive.append_link(&mut header, name, OsStr::from_bytes(&target))?;
-                }
-            }
-            _ if item.entry.mode.is_blob() => {
-                let (content, size) = export.open(&item)?;
-                let mode = if item.entry.mode.0 & 0o100 == 0 {
-                    0o644
-                } else {
-                    0o755
-                };
-                let mut header = header(tar::EntryType::Regular, mode, size, time);
-                archive.append_data(&mut header, name, content)?;
-            }
-            _ => bail!("{} has the odd mode {:o}", item.path, item.entry.mode.0),
+    let mut archive = tar::Builder::new(Unended {
+        out: BufWriter::with_capacity(BUFFER, export.ui.stdout()),
+        given_up: false,
+    });
+    let written = entries(export, &mut archive, time);
+    if written.is_err() {
+        // The end-of-archive block would say that this is all.
+        archive.get_mut().given_up = true;
+        return written;
+    }
+    archive.into_inner()?.flush()?;
+    Ok(())
+}
+
+fn entries(
+    export: &Export,
+    archive: &mut tar::Builder<impl Write>,
+    time: u64,
+) -> anyhow::Result<()> {
+    let mut added = Added {
+        folder: TreePath::root(),
+        links: HashSet::new(),
+    };
+    export.leaves(|items| {
+        for leaf in export.open(items)? {
+            add(export, archive, &mut added, leaf, time)?;
         }
         Ok(())
-    })?;
-    archive.into_inner()?.flush()?;
+    })
+}
+
+/// What is in the archive already.
+struct Added {
+    /// The folder of the last leaf; those above it are there too.
+    folder: TreePath,
+    /// A folder of such a name would lead whoever unpacks it astray.
+    links: HashSet<Vec<u8>>,
+}
+
+/// Adds one leaf, and the folders above it that are new.
+fn add(
+    export: &Export,
+    archive: &mut tar::Builder<impl Write>,
+    added: &mut Added,
+    mut leaf: Leaf,
+    time: u64,
+) -> anyhow::Result<()> {
+    let path = leaf.item.path.clone();
+    folders(archive, added, &path, time)?;
+    let name = Path::new(OsStr::from_bytes(path.as_bytes()));
+    match leaf.item.entry.mode.kind() {
+        EntryKind::Submodule => {
+            export.note_submodule(&leaf.item);
+            let mut header = header(tar::EntryType::Directory, 0o755, 0, time);
+            archive.append_data(&mut header, slashed(&path), &[][..])?;
+        }
+        EntryKind::Link => {
+            added.links.insert(path.as_bytes().to_vec());
+            let target = leaf.target()?;
+            let mut header = header(tar::EntryType::Symlink, 0o777, 0, time);
+            // Without a detour over path components, which would change it.
+            if header.set_link_name_literal(&target).is_ok() {
+                archive.append_data(&mut header, name, &[][..])?;
+            } else {
+                archive.append_link(&mut header, name, OsStr::from_bytes(&target))?;
+            }
+        }
+        _ => {
+            let mode = if leaf.is_executable() { 0o755 } else { 0o644 };
+            let (content, size) = leaf.content()?;
+            let mut header = header(tar::EntryType::Regular, mode, size, time);
+            archive.append_data(&mut header, name, content)?;
+        }
+    }
     Ok(())
 }
 
@@ -189,8 +301,8 @@ fn header(kind: tar::EntryType, mode: u32, size: u64, time: u64) -> tar::Header 
 
 /// Adds the folders above `path` that the entry before it, in `above`, did not have.
 fn folders(
-    archive: &mut tar::Builder<impl std::io::Write>,
-    above: &mut TreePath,
+    archive: &mut tar::Builder<impl Write>,
+    added: &mut Added,
     path: &TreePath,
     time: u64,
 ) -> anyhow::Result<()> {
@@ -198,12 +310,15 @@ fn folders(
     let mut folder = TreePath::root();
     for step in parent.steps() {
         folder.push(step);
-        if !above.starts_with(&folder) {
+        if !added.folder.starts_with(&folder) {
+            if added.links.contains(folder.as_bytes()) {
+                bail!("{folder} is both a link and a folder");
+            }
             let mut header = header(tar::EntryType::Directory, 0o755, 0, time);
             archive.append_data(&mut header, slashed(&folder), &[][..])?;
         }
     }
-    *above = parent;
+    added.folder = parent;
     Ok(())
 }
 

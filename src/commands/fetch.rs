@@ -14,13 +14,15 @@ use crate::ui::Exit;
 /// local ref it was stored in, which is empty where the refspec names none;
 /// tabs between. A local ref only moves forward, unless its refspec has a +;
 /// one that may not move is reported on standard error, and the status is 5.
-///
-/// With --json: {"id", "remote", "local", "previous", "rejected"}.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   dk fetch https://example.org/a.git refs/heads/main
   dk fetch origin                                   the refspecs it is configured with
-  dk fetch ../b.git '+refs/heads/*:refs/heads/b/*'")]
+  dk fetch ../b.git '+refs/heads/*:refs/heads/b/*'
+
+JSON:
+  {\"id\", \"remote\", \"local\", \"previous\", \"rejected\"}
+  previous: what the local ref was before; rejected: why it was not moved; null where there is nothing to say")]
 pub struct Args {
     /// A URL, a path, or the name of a remote
     #[arg(add = completions::remote())]

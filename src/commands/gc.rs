@@ -9,13 +9,13 @@ use crate::commands::Session;
 /// Runs `git gc`, which keeps what was written in the last two weeks, drops
 /// finished transactions past their seven days, and clears away what dead
 /// processes left. Prints a count a line: the number, a tab, what it counts.
-///
-/// With --json, one object: {"loose_objects", "loose_bytes", "packs",
-/// "pack_bytes", "transactions", "leftovers"}.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   dk gc --dry-run
-  dk gc && dk fsck")]
+  dk gc && dk fsck
+
+JSON:
+  {\"loose_objects\", \"loose_bytes\", \"packs\", \"pack_bytes\", \"transactions\", \"leftovers\"}")]
 pub struct Args {
     /// Change nothing: only count
     #[arg(short = 'n', long)]

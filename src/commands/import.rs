@@ -17,13 +17,14 @@ use crate::model::{Entry, HashKind, Mode, TreePath};
 /// folders and .git are not, and what is neither file, folder nor link is
 /// refused. Whatever goes wrong, a truncated archive included, nothing is
 /// changed. Prints the commit.
-///
-/// With --json: {"commit": ID}.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   dk import web:site ./public
   tar c site | dk import web -
-  dk import --replace --no-empty web:site ./public   make the two equal")]
+  dk import --replace --no-empty web:site ./public   make the two equal
+
+JSON:
+  {\"commit\"}")]
 pub struct Args {
     /// The branch, and where in it
     #[arg(value_name = "BRANCH[:PATH]", value_parser = parse::branch_path(), add = completions::rev_path())]
@@ -51,7 +52,7 @@ pub(super) async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
         Vec::new()
     };
     let cannot = format!("cannot import {tree}");
-    let edits = tree.edits(path, before, &session.ui)?;
+    let edits = tree.edits(path, before, session)?;
     let head = session
         .client
         .edit(&branch, edits, options)

@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::client::{At, CommitOptions, Error, MergeOptions, Merged, Side};
 use crate::commands::{Session, commit, completions, diff, parse};
 use crate::model::{BranchName, ConflictKind, Rev, TreePath};
+use crate::ui::{Exit, Usage};
 
 /// Merge a commit into a branch
 ///
@@ -18,16 +19,18 @@ use crate::model::{BranchName, ConflictKind, Rev, TreePath};
 ///
 /// With --dry-run: prints what would change as `dk diff` does, and conflicts
 /// after an exclamation mark.
-///
-/// With --json: {"commit": ID}; a conflict is {"path", "kind"}; a change is
-/// {"path", "change", "old", "new"}.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   dk merge master feature/a
   dk merge --dry-run master feature/a && dk merge master feature/a
   dk merge --theirs config upstream -m 'upstream knows better'
 
-To settle conflicts one by one: dk tx begin, dk tx merge, dk tx resolve.")]
+To settle conflicts one by one: dk tx begin, dk tx merge, dk tx resolve.
+
+JSON:
+  {\"commit\"}
+  a conflict: {\"path\", \"kind\": \"file-vs-dir\"|\"changed-both\"|\"add-add\"|\"add-del\"}
+  a change: as of dk diff")]
 pub struct Args {
     /// The branch that changes
     #[arg(value_parser = parse::branch(), add = completions::branch())]
@@ -80,13 +83,14 @@ pub(super) async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
             Some(head) => commit::show(session, head),
             None => anyhow::bail!("{branch} has no commit after the merge"),
         },
-        Err(error) => {
-            if let Error::Conflict { paths, kinds } = &error {
-                let found = paths.iter().zip(kinds.iter().copied());
-                show_conflicts(session, found, "")?;
-            }
-            Err(error).with_context(cannot)
+        Err(Error::Conflict { paths, kinds }) => {
+            show_conflicts(session, paths.iter().zip(kinds), "")?;
+            let plural = if paths.len() == 1 { "" } else { "s" };
+            let message = format!("{}: {} path{plural} in conflict", cannot(), paths.len());
+            let hint = "use --ours or --theirs, or settle them one by one with dk tx merge";
+            Err(Exit::with(3, Usage::new(message).hint(hint)).into())
         }
+        Err(error) => Err(error).with_context(cannot),
     }
 }
 

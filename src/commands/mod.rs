@@ -47,6 +47,7 @@ mod tx;
 mod watch;
 
 pub use completions::complete;
+pub use open::abandon;
 
 /// Keep versioned trees of files in a Git repository, and watch them
 ///
@@ -129,6 +130,8 @@ pub struct Session {
     pub store: OsString,
     /// `--author`.
     author: Option<Identity>,
+    /// Ends with the command.
+    life: source::Life,
 }
 
 impl Session {

@@ -12,12 +12,13 @@ use crate::ui::Usage;
 ///
 /// Where NEW is a folder, OLD is moved into it; where it is a file, that file
 /// is replaced. Prints the commit.
-///
-/// With --json: {"commit": ID}.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   dk mv master:draft.txt final.txt
-  dk mv master:src/a.c lib/ -m 'a.c belongs to the library'")]
+  dk mv master:src/a.c lib/ -m 'a.c belongs to the library'
+
+JSON:
+  {\"commit\"}")]
 pub struct Args {
     /// The branch, and what to move
     #[arg(value_name = "BRANCH:OLD", value_parser = parse::branch_path(), add = completions::rev_path())]

@@ -1,6 +1,7 @@
 //! From what the user calls a store to a client of it (dk(1), STORES).
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use anyhow::Context as _;
 
 use crate::client::local::{self, Local};
 use crate::client::{Client, Error};
+use crate::commands::source::Life;
 use crate::commands::{Global, Session};
 use crate::model::Kind;
 use crate::ui::{Exit, Ui, Usage};
@@ -46,6 +48,7 @@ pub(super) async fn session(ui: &Ui, global: &Global) -> anyhow::Result<Session>
         ui: ui.clone(),
         store,
         author: global.author.clone(),
+        life: Life::new().context("cannot make a pipe")?,
     })
 }
 
@@ -64,6 +67,7 @@ fn open(place: &Place, durability: Durability) -> Result<Local, Error> {
             Durability::None => local::Durability::None,
         },
         discover,
+        alone: true,
     };
     Local::open(path, options).map_err(|error| match error.kind() {
         Kind::NotFound if discover => Error::Other {
@@ -85,6 +89,12 @@ fn open(place: &Place, durability: Durability) -> Result<Local, Error> {
     })
 }
 
+/// Removes what writes under way have put on disk so far, at the end of a
+/// process that a signal ends in the middle of them.
+pub fn abandon() {
+    local::abandon();
+}
+
 /// Returns the place of the store.
 fn locate(named: Option<&OsStr>) -> anyhow::Result<Place> {
     if let Some(store) = named.filter(|store| !store.is_empty()) {
@@ -99,8 +109,11 @@ fn locate(named: Option<&OsStr>) -> anyhow::Result<Place> {
 
 /// Returns the path in what `-C` or `DK_STORE` say.
 pub(super) fn path(store: &OsStr) -> anyhow::Result<PathBuf> {
+    if let Some(path) = store.as_bytes().strip_prefix(b"file://") {
+        return Ok(Path::new(OsStr::from_bytes(path)).into());
+    }
     let text = store.to_string_lossy();
-    let Some((scheme, rest)) = text.split_once("://") else {
+    let Some((scheme, _)) = text.split_once("://") else {
         return Ok(Path::new(store).into());
     };
     let refuse = |why: &str| {
@@ -108,7 +121,6 @@ pub(super) fn path(store: &OsStr) -> anyhow::Result<PathBuf> {
             .hint("name a Git repository on this machine by its path")
     };
     match scheme {
-        "file" => Ok(OsString::from(rest).into()),
         "tcp" | "unix" | "vsock" | "tls" => {
             let why = "servers are not supported by this version of dk";
             Err(Exit::with(1, refuse(why)).into())

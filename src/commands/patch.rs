@@ -15,6 +15,10 @@ use crate::model::text::quote;
 use crate::model::{Change, Entry, ObjectId, TreePath};
 use crate::ui::{Look, Paint};
 
+mod table;
+
+pub(super) use table::write_table;
+
 /// Longer files are not compared.
 const LONGEST: u64 = 64 << 20;
 /// A NUL among so many first bytes makes a file binary, as in Git.
@@ -123,7 +127,7 @@ fn patch(change: &Change, old: &Side, new: &Side) -> Patch {
     match (old, new) {
         (Side::Text(old), Side::Text(new)) => {
             let same = change.old.map(|entry| entry.id) == change.new.map(|entry| entry.id);
-            if !same && !(old.is_empty() && new.is_empty()) {
+            if !(same || old.is_empty() && new.is_empty()) {
                 let _ = names(&mut text, change);
             }
             counts = lines(&mut text, old, new);
@@ -312,99 +316,6 @@ pub(super) fn write(out: &mut dyn Write, text: &[u8], paint: Paint) -> io::Resul
     Ok(())
 }
 
-/// Writes how much each path changed, in the form of `git diff --stat`.
-pub(super) fn write_stat(
-    out: &mut dyn Write,
-    counted: &[(TreePath, Counts)],
-    paint: Paint,
-    width: usize,
-) -> io::Result<()> {
-    let total = |counts: &Counts| counts.added.unwrap_or(0) + counts.removed.unwrap_or(0);
-    let most = counted
-        .iter()
-        .map(|(_, counts)| total(counts))
-        .max()
-        .unwrap_or(0);
-    let digits = most.to_string().len().max(3);
-    let names: Vec<String> = counted.iter().map(|(path, _)| path.to_string()).collect();
-    let longest = names
-        .iter()
-        .map(|name| name.chars().count())
-        .max()
-        .unwrap_or(0);
-    // " name | 123 +++---"
-    let room = width.saturating_sub(digits + 5).max(20);
-    let column = longest
-        .min(room * 5 / 8)
-        .max(longest.min(room.saturating_sub(most as usize)));
-    let graph = room.saturating_sub(column).max(1);
-    for (name, (_, counts)) in names.iter().zip(counted) {
-        let name = shortened(name, column);
-        let (Some(added), Some(removed)) = (counts.added, counts.removed) else {
-            writeln!(out, " {name:<column$} | {:>digits$}", "Bin")?;
-            continue;
-        };
-        let (plus, minus) = scaled(added, removed, most, graph as u64);
-        write!(out, " {name:<column$} | {:>digits$}", added + removed)?;
-        let blank = if plus + minus > 0 { " " } else { "" };
-        let (plus, minus) = ("+".repeat(plus as usize), "-".repeat(minus as usize));
-        write!(out, "{blank}{}", paint.of(Look::Added, plus))?;
-        writeln!(out, "{}", paint.of(Look::Removed, minus))?;
-    }
-    let sum = |side: fn(&Counts) -> Option<u64>| -> u64 {
-        counted.iter().filter_map(|(_, counts)| side(counts)).sum()
-    };
-    let (added, removed) = (sum(|counts| counts.added), sum(|counts| counts.removed));
-    write!(
-        out,
-        " {}",
-        number(counted.len() as u64, "file changed", "files changed")
-    )?;
-    if added > 0 || removed == 0 {
-        write!(out, ", {}", number(added, "insertion(+)", "insertions(+)"))?;
-    }
-    if removed > 0 || added == 0 {
-        write!(out, ", {}", number(removed, "deletion(-)", "deletions(-)"))?;
-    }
-    writeln!(out)
-}
-
-fn number(count: u64, one: &str, many: &str) -> String {
-    format!("{count} {}", if count == 1 { one } else { many })
-}
-
-/// Returns the end of a name too long for its column.
-fn shortened(name: &str, column: usize) -> String {
-    let length = name.chars().count();
-    if length <= column {
-        return name.into();
-    }
-    let kept = column.saturating_sub(3);
-    format!(
-        "...{}",
-        name.chars().skip(length - kept).collect::<String>()
-    )
-}
-
-/// Returns the lengths of the two bars.
-fn scaled(added: u64, removed: u64, most: u64, width: u64) -> (u64, u64) {
-    let scale = |count: u64| match count {
-        0 => 0,
-        count => 1 + count * (width - 1) / most,
-    };
-    if most <= width {
-        return (added, removed);
-    }
-    let total = scale(added + removed);
-    if added < removed {
-        let plus = scale(added);
-        (plus, total - plus.min(total))
-    } else {
-        let minus = scale(removed);
-        (total - minus.min(total), minus)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -518,14 +429,5 @@ mod tests {
                 .ends_with(b"Binary files a/a b and b/a b differ\n")
         );
         assert_eq!(patch.counts, Counts::default());
-    }
-
-    #[test]
-    fn bars_fit() {
-        assert_eq!(scaled(3, 2, 5, 10), (3, 2));
-        assert_eq!(scaled(1000, 0, 1000, 10), (10, 0));
-        let (plus, minus) = scaled(1, 999, 1000, 10);
-        assert!(plus == 1 && plus + minus == 10);
-        assert_eq!(shortened("abcdefgh", 6), "...fgh");
     }
 }

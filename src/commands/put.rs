@@ -14,13 +14,14 @@ use crate::ui::Usage;
 /// Replaces or creates the file, makes the folders above it, and prints the
 /// commit. A branch that does not exist is born. Another writer who is faster
 /// loses nothing: the file is written on top of what it left.
-///
-/// With --json: {"commit": ID}.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   date | dk put master:now
   dk put -x master:bin/run run.sh -m 'the new runner'
-  dk put --expect \"$head\" master:config config.json   only if nobody was faster")]
+  dk put --expect \"$head\" master:config config.json   only if nobody was faster
+
+JSON:
+  {\"commit\"}")]
 pub struct Args {
     /// The branch, and where in it
     #[arg(value_name = "BRANCH:PATH", value_parser = parse::branch_path(), add = completions::rev_path())]

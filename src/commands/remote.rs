@@ -21,21 +21,34 @@ pub struct Args {
 #[derive(clap::Subcommand, Debug)]
 enum Command {
     /// List remotes: the name, a tab, the URL
-    ///
-    /// With --json: {"name", "url"}.
+    #[command(after_help = "Examples:
+  dk remote list
+  dk remote list | cut -f1 | xargs -n1 dk fetch
+
+JSON:
+  {\"name\", \"url\"}")]
     List,
     /// Add a remote
     ///
-    /// Prints nothing.
+    /// Prints nothing. Fetching from it by its name stores its branches
+    /// below refs/remotes/NAME, as git does.
+    #[command(after_help = "Examples:
+  dk remote add origin https://example.org/a.git
+  dk remote add backup /mnt/backup.git")]
     Add {
+        /// What it is to be called
         name: String,
+        /// Where it is
         #[arg(value_hint = clap::ValueHint::Url)]
         url: String,
     },
     /// Remove a remote and its configuration
     ///
-    /// Prints nothing. What was fetched from it stays.
+    /// Prints nothing. The refs below refs/remotes/NAME go with it; branches stay.
+    #[command(after_help = "Examples:
+  dk remote remove origin")]
     Remove {
+        /// The remote
         #[arg(add = completions::remote())]
         name: String,
     },

@@ -12,13 +12,14 @@ use crate::ui::Usage;
 ///
 /// A folder goes with all below it. All paths are of one branch; if one does
 /// not exist nothing is removed. Prints the commit.
-///
-/// With --json: {"commit": ID}.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   dk rm master:old/notes
   dk rm master:a master:b -m 'tidy up'
-  dk ls -rz master:tmp | xargs -0 -I{} echo master:tmp/{} | xargs dk rm")]
+  dk ls -rz master:tmp | xargs -0 -I{} echo master:tmp/{} | xargs dk rm
+
+JSON:
+  {\"commit\"}")]
 pub struct Args {
     /// The branch, and what to remove of it
     #[arg(value_name = "BRANCH:PATH", required = true, value_parser = parse::branch_path(), add = completions::rev_path())]

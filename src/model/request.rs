@@ -46,9 +46,9 @@ pub enum FileKind {
 }
 
 /// One change of a tree. Missing folders are made on the way; a path through a
-/// file is [`Kind::NotDirectory`].
+/// file is `Kind::NotDirectory`.
 pub enum Edit<'a> {
-    /// Replaces or creates a file. On a directory: [`Kind::IsDirectory`].
+    /// Replaces or creates a file. On a directory: `Kind::IsDirectory`.
     Write {
         path: TreePath,
         kind: FileKind,
@@ -59,17 +59,17 @@ pub enum Edit<'a> {
         path: TreePath,
         content: Content<'a>,
     },
-    /// Cuts a file, or fills it up with zero bytes. Missing: [`Kind::NotFound`].
+    /// Cuts a file, or fills it up with zero bytes. Missing: `Kind::NotFound`.
     Truncate { path: TreePath, size: u64 },
     /// Replaces or creates a symbolic link.
     Link { path: TreePath, target: &'a [u8] },
     /// Makes a folder, and those above it; one that exists is no failure. An
     /// empty folder lives as long as its transaction and is never committed.
     Mkdir { path: TreePath },
-    /// Removes a file, or a folder with all below it. Missing: [`Kind::NotFound`].
+    /// Removes a file, or a folder with all below it. Missing: `Kind::NotFound`.
     Remove { path: TreePath },
     /// Moves a file or a folder. An existing file at `to` is replaced; an
-    /// existing folder is [`Kind::IsDirectory`]; into itself [`Kind::Invalid`].
+    /// existing folder is `Kind::IsDirectory`; into itself `Kind::Invalid`.
     Rename { from: TreePath, to: TreePath },
     /// Puts what is at `from` at `to` as well; otherwise as `Rename`.
     Copy { from: TreePath, to: TreePath },
@@ -119,7 +119,7 @@ pub struct CommitOptions {
     /// `None`: whoever `Client::identity` is, now.
     pub author: Option<Signature>,
     pub expect: Expect,
-    /// Fail with [`Kind::HeadMoved`] rather than merge with a moved head.
+    /// Fail with `Kind::HeadMoved` rather than merge with a moved head.
     pub ff_only: bool,
     /// What to do when the tree equals the head's.
     pub empty: Empty,
@@ -137,7 +137,7 @@ pub enum Empty {
     Allow,
     /// It is not made; the head that stands is the result.
     Skip,
-    /// It fails with [`Kind::Invalid`].
+    /// It fails with `Kind::Invalid`.
     Refuse,
 }
 
@@ -145,7 +145,7 @@ pub enum Empty {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct MoveOptions {
     pub expect: Expect,
-    /// Refuse with [`Kind::HeadMoved`] unless the present head is an ancestor.
+    /// Refuse with `Kind::HeadMoved` unless the present head is an ancestor.
     pub ff_only: bool,
     pub force: bool,
 }
@@ -164,7 +164,8 @@ pub struct MergeOptions {
     pub commit: CommitOptions,
     /// Settle every conflict with this side instead of failing.
     pub favour: Option<Side>,
-    /// Change nothing: report only.
+    /// Move no head: report only. The merged tree is written all the same, so
+    /// that it can be read.
     pub dry_run: bool,
 }
 
@@ -181,7 +182,7 @@ pub struct Merged {
     pub fast_forward: bool,
 }
 
-/// Which commits [`Client::log`] gives.
+/// Which commits `Client::log` gives.
 #[derive(Clone, Debug, Default)]
 pub struct LogQuery {
     /// Start here, newest first by commit time, parents after children.
@@ -205,7 +206,7 @@ pub enum Since {
     Current,
     /// From the beginning of the branch's first-parent history.
     Beginning,
-    /// Everything after this commit. Unknown: [`Kind::NotFound`].
+    /// Everything after this commit. Unknown: `Kind::NotFound`.
     Commit(ObjectId),
 }
 

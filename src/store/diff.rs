@@ -8,8 +8,8 @@ use std::cmp::Ordering;
 use crate::model::{Change, Entry, ObjectId, TreePath};
 
 use super::Result;
-use super::objects::{Objects, Tree, TreeEntry, compare};
-use super::walk::{MAX_DEPTH, path_of, too_deep};
+use super::objects::{Objects, TreeEntry, compare};
+use super::walk::{Entries, MAX_DEPTH, path_of, too_deep};
 
 /// Gives the leaves that differ between what stood and what stands at `at`.
 ///
@@ -40,40 +40,29 @@ pub fn diff(
     if !at.is_root() {
         path.push(b'/');
     }
-    Walk { objects, path, out }.trees(tree(old), tree(new))
+    let mut walk = Walk {
+        objects,
+        path,
+        spare: Vec::new(),
+        out,
+    };
+    walk.trees(tree(old), tree(new))
 }
 
 struct Walk<'a> {
     objects: &'a Objects,
     path: Vec<u8>,
+    /// Buffers of trees that are done with.
+    spare: Vec<Vec<u8>>,
     out: &'a mut dyn FnMut(Change) -> Result<()>,
 }
 
 /// The two sides of a folder being compared.
 struct Level {
-    old: Side,
-    new: Side,
+    old: Entries,
+    new: Entries,
     /// Bytes of path before the names in it, the slash included.
     prefix: usize,
-}
-
-struct Side {
-    tree: Tree,
-    next: usize,
-}
-
-impl Side {
-    fn open(objects: &Objects, id: Option<ObjectId>) -> Result<Self> {
-        let tree = match id {
-            Some(id) => objects.tree_once(&id)?,
-            None => Tree::empty(objects.hash_kind()),
-        };
-        Ok(Self { tree, next: 0 })
-    }
-
-    fn peek(&self) -> Option<TreeEntry<'_>> {
-        (self.next < self.tree.len()).then(|| self.tree.nth(self.next))
-    }
 }
 
 impl Walk<'_> {
@@ -82,19 +71,24 @@ impl Walk<'_> {
         self.open(&mut levels, old, new)?;
         while let Some(level) = levels.last_mut() {
             self.path.truncate(level.prefix);
-            let (old, new) = (level.old.peek(), level.new.peek());
+            let (old, new) = (level.old.peek()?, level.new.rest());
+            // Most of it is equal, and on one side not even parsed.
+            if let Some(old) = old
+                && new.starts_with(old.raw)
+            {
+                let bytes = old.raw.len();
+                level.old.skip(bytes);
+                level.new.skip(bytes);
+                continue;
+            }
+            let new = level.new.peek()?;
             let order = match (&old, &new) {
                 (None, None) => {
-                    levels.pop();
+                    self.close(levels.pop());
                     continue;
                 }
                 (Some(_), None) => Ordering::Less,
                 (None, Some(_)) => Ordering::Greater,
-                (Some(old), Some(new)) if old.raw == new.raw => {
-                    level.old.next += 1;
-                    level.new.next += 1;
-                    continue;
-                }
                 (Some(old), Some(new)) => compare(
                     old.name,
                     old.entry.mode.is_dir(),
@@ -106,9 +100,11 @@ impl Walk<'_> {
             let new = new.filter(|_| order.is_ge());
             let name = old.or(new).map_or(&b""[..], |found| found.name);
             self.path.extend_from_slice(name);
+            let bytes = |found: Option<TreeEntry<'_>>| found.map_or(0, |found| found.raw.len());
+            let (old_bytes, new_bytes) = (bytes(old), bytes(new));
             let (old, new) = (old.map(|e| e.entry), new.map(|e| e.entry));
-            level.old.next += usize::from(old.is_some());
-            level.new.next += usize::from(new.is_some());
+            level.old.skip(old_bytes);
+            level.new.skip(new_bytes);
             // Equal names are folders on both sides or on none.
             if old.or(new).is_some_and(|entry| entry.mode.is_dir()) {
                 self.path.push(b'/');
@@ -122,7 +118,7 @@ impl Walk<'_> {
     }
 
     fn open(
-        &self,
+        &mut self,
         levels: &mut Vec<Level>,
         old: Option<ObjectId>,
         new: Option<ObjectId>,
@@ -133,11 +129,22 @@ impl Walk<'_> {
         if levels.len() == MAX_DEPTH {
             return Err(too_deep(&self.path));
         }
+        let mut side = |id: Option<ObjectId>| {
+            let id = id.unwrap_or(self.objects.empty_tree());
+            Entries::open(self.objects, &id, self.spare.pop().unwrap_or_default())
+        };
         levels.push(Level {
-            old: Side::open(self.objects, old)?,
-            new: Side::open(self.objects, new)?,
+            old: side(old)?,
+            new: side(new)?,
             prefix: self.path.len(),
         });
         Ok(())
+    }
+
+    fn close(&mut self, level: Option<Level>) {
+        if let Some(level) = level {
+            self.spare.push(level.old.into_buffer());
+            self.spare.push(level.new.into_buffer());
+        }
     }
 }

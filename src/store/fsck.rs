@@ -75,7 +75,6 @@ type Bad = String;
 impl Check<'_> {
     fn fault(&mut self, what: impl ToString, message: String) {
         let what = what.to_string();
-        self.progress.line(&format!("{what}: {message}"));
         self.faults.push(Fault { what, message });
     }
 
@@ -252,7 +251,9 @@ impl Check<'_> {
         let tree = lines.id("tree")?.ok_or("the commit has no tree")?;
         self.names(id, tree, ObjectKind::Tree);
         while let Some(parent) = lines.id("parent")? {
-            self.names(id, parent, ObjectKind::Commit);
+            if !self.objects.engine.is_shallow(id) {
+                self.names(id, parent, ObjectKind::Commit);
+            }
         }
         for role in ["author", "committer"] {
             let line = lines.next(role);

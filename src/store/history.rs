@@ -323,7 +323,13 @@ pub(super) fn expected(id: &ObjectId, error: Error) -> Error {
 /// Reads what a commit says to programs. Unknown, it does not exist.
 pub(super) fn node(objects: &Objects, id: &ObjectId, buffer: &mut Vec<u8>) -> Result<Node> {
     match objects.engine.find(id, buffer)? {
-        Some(ObjectKind::Commit) => read_node(buffer).ok_or_else(|| malformed(id)),
+        Some(ObjectKind::Commit) => {
+            let mut node = read_node(buffer).ok_or_else(|| malformed(id))?;
+            if objects.engine.is_shallow(id) {
+                node.parents.clear();
+            }
+            Ok(node)
+        }
         _ => Err(Error::NotFound(format!("commit {id}"))),
     }
 }

@@ -16,6 +16,7 @@ use crate::model::{Commit, Entry, Mode, ObjectId, TreePath};
 
 use super::history::{IdMap, Node, Waiting, expected, node};
 use super::objects::Objects;
+use super::walk::Entries;
 use super::{Error, Result};
 
 /// Hidden history read beyond the last commit of the list, in case a
@@ -329,14 +330,15 @@ impl Log {
             return Ok(print.clone());
         }
         let mut print = Vec::with_capacity(self.query.paths.len());
-        let root = self.objects.tree_once(tree)?;
+        let buffer = std::mem::take(&mut self.buffer);
+        let root = Entries::open(&self.objects, tree, buffer)?;
         for path in &self.query.paths {
             let entry = match path.steps().next() {
                 None => Some(Entry {
                     mode: Mode::DIR,
                     id: *tree,
                 }),
-                Some(step) => match root.get(step) {
+                Some(step) => match root.find(step)? {
                     Some(entry) => below(&self.objects, entry, path)?,
                     None => None,
                 },
@@ -344,6 +346,7 @@ impl Log {
             // A folder without a leaf is nothing.
             print.push(entry.filter(|e| !e.mode.is_dir() || e.id != self.objects.empty_tree()));
         }
+        self.buffer = root.into_buffer();
         if self.prints.len() == PRINTS {
             self.prints.clear();
         }

@@ -249,13 +249,13 @@ impl Folder {
                     .map(|head| head.entry)
             });
             let mut met_before = false;
-            for side in 0..3 {
-                if sides[side].is_some() {
-                    self.next[side] += 1;
+            for ((side, next), tree) in sides.iter_mut().zip(&mut self.next).zip(&self.trees) {
+                if side.is_some() {
+                    *next += 1;
                 } else {
                     // What may be found is of the other kind.
-                    sides[side] = self.trees[side].get(first.name);
-                    met_before |= sides[side].is_some() && place.1;
+                    *side = tree.get(first.name);
+                    met_before |= side.is_some() && place.1;
                 }
             }
             if !met_before {

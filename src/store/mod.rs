@@ -44,7 +44,7 @@ pub enum Error {
     Invalid(String),
     #[error(transparent)]
     Name(#[from] NameError),
-    #[error("{prefix} is short for several commits: {}", .ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
+    #[error("{prefix} may be any of {}", .ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
     Ambiguous { prefix: String, ids: Vec<String> },
     #[error("{} path(s) in conflict", .0.len())]
     Conflict(Vec<Conflict>),
@@ -66,7 +66,7 @@ pub enum Error {
     Denied { message: String, hint: String },
     #[error("{0}")]
     Busy(String),
-    #[error("object {id} is damaged: {why}")]
+    #[error("{} is damaged: {why}", damaged(.id))]
     Corrupt { id: String, why: String },
     #[error("{0}")]
     Unsupported(String),
@@ -93,6 +93,14 @@ pub enum Error {
 
 fn head(id: &Option<ObjectId>) -> String {
     id.map_or_else(|| "no commit".into(), |id| id.to_string())
+}
+
+/// What is damaged may also be a file, or a branch.
+fn damaged(id: &str) -> String {
+    match ObjectId::from_hex(id.as_bytes()) {
+        Some(_) => format!("object {id}"),
+        None => id.to_owned(),
+    }
 }
 
 fn wanted(expect: &Expect) -> String {
@@ -172,12 +180,24 @@ impl Store {
 
     /// Returns the branches that have a commit, in order of their names.
     pub fn branches(&self) -> Result<Vec<Branch>> {
-        let heads = self.engine.heads("refs/heads/")?;
+        self.heads_below("refs/heads/")
+    }
+
+    /// Returns the branches of remotes as they were last fetched.
+    pub fn fetched_branches(&self) -> Result<Vec<Branch>> {
+        let mut found = self.heads_below("refs/remotes/")?;
+        // Which branch a remote prefers is no branch of its own.
+        found.retain(|branch| !branch.name.as_bytes().ends_with(b"/HEAD"));
+        Ok(found)
+    }
+
+    fn heads_below(&self, prefix: &str) -> Result<Vec<Branch>> {
         let branch = |(name, head): (engine::HeadName, ObjectId)| {
-            let name = name.as_bytes().strip_prefix(b"refs/heads/")?;
+            let name = name.as_bytes().strip_prefix(prefix.as_bytes())?;
             let name = BranchName::new(name).ok()?;
             Some(Branch { name, head })
         };
+        let heads = self.engine.heads(prefix)?;
         Ok(heads.into_iter().filter_map(branch).collect())
     }
 

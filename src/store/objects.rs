@@ -116,7 +116,8 @@ pub fn compare(a: &[u8], a_dir: bool, b: &[u8], b_dir: bool) -> std::cmp::Orderi
     })
 }
 
-fn entry_at(raw: &[u8], id_len: usize) -> Result<TreeEntry<'_>, &'static str> {
+/// Reads the entry at the beginning of `raw`.
+pub(super) fn entry_at(raw: &[u8], id_len: usize) -> Result<TreeEntry<'_>, &'static str> {
     let mut mode = 0_u32;
     let mut at = 0;
     loop {
@@ -247,12 +248,18 @@ impl Objects {
 
     /// Returns a tree without keeping it, for walks that see each tree once.
     pub fn tree_once(&self, id: &ObjectId) -> Result<Tree> {
-        if *id == self.empty_tree {
-            return Ok(Tree::empty(self.hash_kind()));
-        }
         let mut raw = Vec::new();
-        self.expect(id, ObjectKind::Tree, &mut raw)?;
+        self.tree_raw(id, &mut raw)?;
         Tree::parse(raw, self.hash_kind()).map_err(|why| corrupt(id, why))
+    }
+
+    /// Reads a tree's bytes, unchecked, into a buffer that is used again.
+    pub(super) fn tree_raw(&self, id: &ObjectId, raw: &mut Vec<u8>) -> Result<()> {
+        if *id == self.empty_tree {
+            raw.clear();
+            return Ok(());
+        }
+        self.expect(id, ObjectKind::Tree, raw)
     }
 
     /// Returns a commit. An object that is no commit does not exist as one.
@@ -264,7 +271,13 @@ impl Objects {
     /// As [`Objects::commit`], reading into a buffer that is used again.
     pub fn commit_with(&self, id: &ObjectId, buffer: &mut Vec<u8>) -> Result<Commit> {
         match self.engine.find(id, buffer)? {
-            Some(ObjectKind::Commit) => read_commit(*id, buffer).map_err(|why| corrupt(id, why)),
+            Some(ObjectKind::Commit) => {
+                let mut commit = read_commit(*id, buffer).map_err(|why| corrupt(id, why))?;
+                if self.engine.is_shallow(id) {
+                    commit.parents.clear();
+                }
+                Ok(commit)
+            }
             _ => Err(Error::NotFound(format!("commit {id}"))),
         }
     }

@@ -5,7 +5,7 @@
 
 use crate::model::{Entry, Item, ObjectId, TreePath};
 
-use super::objects::{Objects, Tree};
+use super::objects::{Objects, TreeEntry, corrupt, entry_at};
 use super::{Error, Result};
 
 /// Folders within folders that are followed. Git itself stops at 2048.
@@ -62,15 +62,17 @@ pub fn walk_raw(
         return out(b"", *root);
     }
     let mut path = Vec::new();
-    let mut levels = vec![Level::open(objects, &root.id, 0)?];
+    let mut levels = vec![Level {
+        entries: Entries::open(objects, &root.id, Vec::new())?,
+        prefix: 0,
+    }];
+    let mut spare = Vec::new();
     while let Some(level) = levels.last_mut() {
         path.truncate(level.prefix);
-        if level.next == level.tree.len() {
-            levels.pop();
+        let Some(found) = level.entries.take()? else {
+            spare.extend(levels.pop().map(|level| level.entries.into_buffer()));
             continue;
-        }
-        let found = level.tree.nth(level.next);
-        level.next += 1;
+        };
         path.extend_from_slice(found.name);
         if found.entry.mode.is_dir() {
             let id = found.entry.id;
@@ -78,7 +80,10 @@ pub fn walk_raw(
             if levels.len() == MAX_DEPTH {
                 return Err(too_deep(&path));
             }
-            levels.push(Level::open(objects, &id, path.len())?);
+            levels.push(Level {
+                entries: Entries::open(objects, &id, spare.pop().unwrap_or_default())?,
+                prefix: path.len(),
+            });
         } else {
             out(&path, found.entry)?;
         }
@@ -88,18 +93,83 @@ pub fn walk_raw(
 
 /// A folder being walked.
 struct Level {
-    tree: Tree,
-    next: usize,
+    entries: Entries,
     /// Bytes of path before the names in it, the slash included.
     prefix: usize,
 }
 
-impl Level {
-    fn open(objects: &Objects, id: &ObjectId, prefix: usize) -> Result<Self> {
+/// The entries of a tree that is gone through once, from first to last. They
+/// are checked as they come.
+pub(super) struct Entries {
+    id: ObjectId,
+    raw: Vec<u8>,
+    /// Where the next entry begins.
+    next: usize,
+    id_len: usize,
+}
+
+impl Entries {
+    /// Reads a tree into a buffer, perhaps one that another has done with.
+    pub fn open(objects: &Objects, id: &ObjectId, mut raw: Vec<u8>) -> Result<Self> {
+        objects.tree_raw(id, &mut raw)?;
         Ok(Self {
-            tree: objects.tree_once(id)?,
+            id: *id,
+            raw,
             next: 0,
-            prefix,
+            id_len: objects.hash_kind().id_len(),
         })
+    }
+
+    /// Returns the next entry, which stays the next.
+    pub fn peek(&self) -> Result<Option<TreeEntry<'_>>> {
+        if self.rest().is_empty() {
+            return Ok(None);
+        }
+        let entry = entry_at(self.rest(), self.id_len);
+        entry.map(Some).map_err(|why| corrupt(&self.id, why))
+    }
+
+    /// Returns the next entry and goes on to the one after it.
+    pub fn take(&mut self) -> Result<Option<TreeEntry<'_>>> {
+        let rest = &self.raw[self.next..];
+        if rest.is_empty() {
+            return Ok(None);
+        }
+        let entry = entry_at(rest, self.id_len).map_err(|why| corrupt(&self.id, why))?;
+        self.next += entry.raw.len();
+        Ok(Some(entry))
+    }
+
+    /// Looks for a name among the entries to come, once: where many names are
+    /// wanted, a [`Tree`](super::objects::Tree) finds them faster.
+    pub fn find(&self, name: &[u8]) -> Result<Option<Entry>> {
+        let mut rest = self.rest();
+        while !rest.is_empty() {
+            let found = entry_at(rest, self.id_len).map_err(|why| corrupt(&self.id, why))?;
+            if found.name == name {
+                return Ok(Some(found.entry));
+            }
+            rest = &rest[found.raw.len()..];
+            // Behind this one no name begins as the wanted one does.
+            let common = found.name.len().min(name.len());
+            if found.name[..common] > name[..common] {
+                break;
+            }
+        }
+        Ok(None)
+    }
+
+    /// Goes on by one entry of so many bytes.
+    pub fn skip(&mut self, bytes: usize) {
+        self.next += bytes;
+    }
+
+    /// Returns the entries to come as they stand in the object.
+    pub fn rest(&self) -> &[u8] {
+        &self.raw[self.next..]
+    }
+
+    pub fn into_buffer(self) -> Vec<u8> {
+        self.raw
     }
 }

@@ -17,6 +17,7 @@ pub struct Stdout {
 
 impl Write for Stdout {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let _talk = super::signals::talk()?;
         let stdout = rustix::stdio::stdout();
         loop {
             match rustix::io::write(stdout, bytes) {
@@ -48,7 +49,7 @@ impl Write for Stdout {
     }
 }
 
-/// See [`Ui::content`].
+/// See `Ui::content`.
 pub struct Content {
     pub(super) out: Stdout,
     pub(super) terminal: bool,

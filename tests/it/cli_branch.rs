@@ -39,6 +39,22 @@ fn branches_are_listed_in_order() {
 }
 
 #[test]
+fn fetched_branches_are_listed_when_asked_for() {
+    let (sandbox, ..) = store();
+    sandbox.sh("git clone -q db.git work");
+    assert_snapshot!(sandbox.dk(["-C", "work", "branch"]), @"master");
+    assert_snapshot!(sandbox.dk(["-C", "work", "branch", "-a"]), @"
+    master
+    refs/remotes/origin/feature/side
+    refs/remotes/origin/master
+    ");
+    assert_snapshot!(sandbox.dk(["-C", "work", "ls", "refs/remotes/origin/feature/side"]), @"
+    a
+    b
+    ");
+}
+
+#[test]
 fn a_branch_lives_and_dies() {
     let (sandbox, first, second) = store();
     assert_eq!(
@@ -152,5 +168,8 @@ fn names_are_checked() {
     ! For more information, try '--help'.
     exit status 2
     "#);
-    assert_snapshot!(sandbox.dk(["branch", "create", "master/sub", "--from", "master"]), @"");
+    assert_snapshot!(sandbox.dk(["branch", "create", "master/sub", "--from", "master"]), @"
+    ! dk: cannot create branch master/sub: branch master exists already
+    exit status 1
+    ");
 }

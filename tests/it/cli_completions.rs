@@ -1,7 +1,5 @@
 //! Completions, asked as shells ask, and in the shells themselves.
 
-use std::process::Stdio;
-
 use insta::assert_snapshot;
 
 use crate::sandbox::{Sandbox, feed};
@@ -11,7 +9,11 @@ fn store() -> Sandbox {
     sandbox.commit(
         "master",
         "first",
-        &[("dir/file one", ""), ("dir/sub/x", ""), ("top", "")],
+        &[
+            ("dir/file one", "the content of file one\n"),
+            ("dir/sub/x", ""),
+            ("top", "the content of top\n"),
+        ],
     );
     sandbox.git(["-C", "db.git", "branch", "feature/x", "master"]);
     sandbox
@@ -90,7 +92,8 @@ fn fish_completes() {
     ");
 }
 
-/// zsh completes only while a line is edited: in a terminal of its own.
+/// zsh completes only while a line is edited, in a terminal of its own: what
+/// the completed line prints shows what it was.
 #[test]
 fn zsh_completes() {
     let sandbox = store();
@@ -101,22 +104,23 @@ fn zsh_completes() {
         let script = format!(
             "zmodload zsh/zpty
              zpty shell zsh -f -i
-             zpty -w shell 'PS1=\"> \"; unsetopt zle_bracketed_paste; autoload -U compinit; compinit -D -u'
+             zpty -w shell 'PS1=; autoload -U compinit; compinit -D -u'
              zpty -w shell 'eval \"$(dk completions zsh)\"; print re\"\"ady'
              zpty -r shell text '*ready*'
-             zpty -n -w shell '{typed}'$'\\t'$'\\n'
-             zpty -n -w shell $'\\nprint do\"\"ne\\n'
+             zpty -w -n shell $'{typed}\\t\\n'
+             zpty -w shell 'print do\"\"ne'
              zpty -r shell text '*done*'
              print -r -- $text"
         );
-        let shown = sandbox
-            .program("zsh", ["-f", "-c", &script])
-            .stdin(Stdio::null())
-            .output();
+        let shown = sandbox.program("zsh", ["-f", "-c", &script]).output();
         sandbox.shown(&shown.unwrap())
     };
-    assert!(complete("print -r -- x; dk branch head fea").contains("feature/x"));
-    assert!(complete("dk cat master:t").contains("master:top"));
+    let shown = complete("dk cat master:t");
+    assert!(shown.contains("the content of top"), "{shown}");
+    let shown = complete("dk cat master:dir/f");
+    assert!(shown.contains("the content of file one"), "{shown}");
+    let shown = complete("dk --json branch head fea");
+    assert!(shown.contains("{\"name\":\"feature/x\""), "{shown}");
 }
 
 fn installed(sandbox: &Sandbox, shell: &str) -> bool {

@@ -62,7 +62,7 @@ fn servers_are_for_later() {
     ");
     assert_snapshot!(sandbox.dk(["-C", "gopher://db", "ls", "master"]), @"
     ! dk: cannot open gopher://db: no store is named that way
-    ! hint: name a Git repository by its path
+    ! hint: name a Git repository on this machine by its path
     exit status 2
     ");
 }

@@ -118,7 +118,7 @@ fn patches_are_shown() {
 
         third
 
-     a |   2 +-
+     a | 2 +-
      1 file changed, 1 insertion(+), 1 deletion(-)
     ");
 }
@@ -145,14 +145,14 @@ fn a_commit_is_shown() {
 
     * a
     ");
-    assert_snapshot!(ids(&sandbox.dk(["show", "--json", "master~1"])), @r#"{"id":"ID1","tree":"ID2","parents":["ID3"],"author":{"name":"Ada","email":"ada@example.org","time":1700000000,"offset":60},"committer":{"name":"Ada","email":"ada@example.org","time":1700000000,"offset":60},"message":"second\n","changes":[{"path":"b","change":"added","old":null,"new":{"kind":"file","mode":"100644","id":"ID4"}}]}"#);
+    assert_snapshot!(ids(&sandbox.dk(["show", "--json", "master~1"])), @r#"{"id":"ID1","tree":"ID2","parents":["ID3"],"author":{"name":"Ada","email":"ada@example.org","time":1700000000,"offset":60},"committer":{"name":"Ada","email":"ada@example.org","time":1700000000,"offset":60},"message":"second","changes":[{"path":"b","change":"added","old":null,"new":{"kind":"file","mode":"100644","id":"ID4"}}]}"#);
 }
 
 #[test]
 fn json_is_one_object_a_commit() {
     let sandbox = store();
     let shown = sandbox.dk(["log", "--json", "-n1", "master"]);
-    assert_snapshot!(ids(&shown), @r#"{"id":"ID1","tree":"ID2","parents":["ID3"],"author":{"name":"Ada","email":"ada@example.org","time":1700000000,"offset":60},"committer":{"name":"Ada","email":"ada@example.org","time":1700000000,"offset":60},"message":"third\n"}"#);
+    assert_snapshot!(ids(&shown), @r#"{"id":"ID1","tree":"ID2","parents":["ID3"],"author":{"name":"Ada","email":"ada@example.org","time":1700000000,"offset":60},"committer":{"name":"Ada","email":"ada@example.org","time":1700000000,"offset":60},"message":"third"}"#);
     let shown = sandbox.dk(["log", "--json", "--stat", "-p", "-n1", "master"]);
     let (_, changes) = shown.split_once(r#""changes":"#).unwrap();
     assert_snapshot!(ids(changes), @r#"[{"path":"a","change":"updated","old":{"kind":"file","mode":"100644","id":"ID1"},"new":{"kind":"file","mode":"100644","id":"ID2"},"added":1,"removed":1,"patch":"diff --git a/a b/a\nindex ID1..ID2 100644\n--- a/a\n+++ b/a\n@@ -1 +1 @@\n-1\n+one\n"}]}"#);

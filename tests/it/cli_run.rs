@@ -31,7 +31,7 @@ fn wrong_usage_is_2() {
         &["--author", "Ada", "ls", "master"],
         &["--durability", "some", "ls", "master"],
         &["ls", ":a"],
-        &["ls", "\u{1b}[31m:~"],
+        &["ls", "~\u{1b}[31m"],
     ] {
         let shown = sandbox.dk(arguments);
         assert!(
@@ -83,7 +83,7 @@ fn a_reader_that_goes_away_is_no_failure() {
     for line in [
         "dk cat master:big | head -c1 >/dev/null",
         "dk --json cat master:big | head -c1 >/dev/null",
-        "yes master:a | head -5000 | xargs -n5000 dk --json stat | head -1 >/dev/null",
+        "for i in {1..5000}; do echo master:a; done | xargs -n5000 dk --json stat | head -1 >/dev/null",
         "dk log -p master | head -1 >/dev/null",
         "dk ls master | true",
         "dk man | head -1 >/dev/null",
@@ -127,6 +127,26 @@ fn signals_end_dk_as_they_end_anything() {
         let mut said = String::new();
         log.stderr.unwrap().read_to_string(&mut said).unwrap();
         assert_eq!(said, "");
+    }
+}
+
+#[test]
+fn a_signal_ends_dk_while_nobody_reads() {
+    let sandbox = store();
+    for arguments in [&["cat", "master:big"][..], &["log", "-p", "master"]] {
+        let mut dk = sandbox
+            .command(arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let pipe = dk.stdout.take().unwrap();
+        let waiting = || rustix::io::ioctl_fionread(&pipe).unwrap();
+        eventually("a full pipe", || (waiting() >= 16 * 1024).then_some(()));
+        let kill = sandbox.program("kill", [dk.id().to_string()]).status();
+        assert!(kill.unwrap().success());
+        let status = eventually("the end of dk", || dk.try_wait().unwrap());
+        use std::os::unix::process::ExitStatusExt as _;
+        assert_eq!(status.signal(), Some(15), "{arguments:?}: {status}");
     }
 }
 

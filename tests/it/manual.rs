@@ -90,7 +90,7 @@ fn the_tour_of_the_readme_runs_as_it_stands() {
     // One shell runs them all, and marks where each ends.
     let mut script = String::from("set -euo pipefail\nexec 2>&1\n");
     for step in &steps {
-        write!(script, "{}printf '\\036'\n", step.text).unwrap();
+        writeln!(script, "{}printf '\\036'", step.text).unwrap();
     }
     let mut shell = sandbox.program("bash", ["-c", &script]);
     // Each commit at its own time, as a reader will have it.

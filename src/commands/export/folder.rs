@@ -15,24 +15,21 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use tokio::sync::{Mutex, mpsc};
 
-use super::Export;
+use super::{Export, Leaf};
 use crate::commands::blocking;
 use crate::model::text::quote;
 use crate::model::{EntryKind, Item, TreePath};
-use crate::ui::Usage;
+use crate::ui::{Exit, Usage};
 
 /// Threads that write files: one waits for the disk while another inflates.
 const WRITERS: usize = 2;
-/// How many files may wait for them.
-const AHEAD: usize = 256;
+/// How many batches may wait for them.
+const AHEAD: usize = 4;
 /// Bytes read and written at once.
 const PIECE: usize = 128 * 1024;
 
-/// One leaf to be written into a folder that is open.
-struct Job {
-    folder: Arc<OwnedFd>,
-    item: Item,
-}
+/// Leaves to be written, each with its folder, which is open.
+type Job = Vec<(Arc<OwnedFd>, Item)>;
 
 /// Exports into `to`.
 pub(super) async fn write(export: Export, to: PathBuf, force: bool) -> anyhow::Result<()> {
@@ -62,31 +59,31 @@ fn folders(export: &Export, to: &Path, jobs: &mpsc::Sender<Job>) -> anyhow::Resu
         .with_context(|| format!("cannot open {}", to.display()))?;
     // The folders above the leaf at hand, outermost first.
     let mut open: Vec<(TreePath, Arc<OwnedFd>)> = vec![(TreePath::root(), Arc::new(root))];
-    export.leaves(|item| {
-        let (parent, name) = item.path.split_last().context("a leaf without a name")?;
-        while open
-            .last()
-            .is_some_and(|(path, _)| !parent.starts_with(path))
-        {
-            open.pop();
+    export.leaves(|items| {
+        let mut job = Vec::with_capacity(items.len());
+        for item in items {
+            let (parent, name) = item.path.split_last().context("a leaf without a name")?;
+            while open
+                .last()
+                .is_some_and(|(path, _)| !parent.starts_with(path))
+            {
+                open.pop();
+            }
+            let known = open.last().map_or(0, |(path, _)| path.steps().count());
+            for step in parent.steps().skip(known) {
+                let (path, folder) = open.last().context("the root is always open")?;
+                let path = path.join(step);
+                let inner = enter(folder, step, &shown(to, &path))?;
+                open.push((path, Arc::new(inner)));
+            }
+            let (_, folder) = open.last().context("the root is always open")?;
+            if item.entry.mode.kind() == EntryKind::Submodule {
+                export.note_submodule(&item);
+                enter(folder, name, &shown(to, &item.path))?;
+            } else {
+                job.push((Arc::clone(folder), item));
+            }
         }
-        let known = open.last().map_or(0, |(path, _)| path.steps().count());
-        for step in parent.steps().skip(known) {
-            let (path, folder) = open.last().context("the root is always open")?;
-            let path = path.join(step);
-            let inner = enter(folder, step, &shown(to, &path))?;
-            open.push((path, Arc::new(inner)));
-        }
-        let (_, folder) = open.last().context("the root is always open")?;
-        if item.entry.mode.kind() == EntryKind::Submodule {
-            export.note_submodule(&item);
-            enter(folder, name, &shown(to, &item.path))?;
-            return Ok(());
-        }
-        let job = Job {
-            folder: Arc::clone(folder),
-            item,
-        };
         jobs.blocking_send(job)
             .map_err(|_| anyhow::anyhow!("a file could not be written"))
     })
@@ -121,40 +118,57 @@ fn files(
         let Some(job) = job else {
             return Ok(());
         };
-        let written = leaf(export, &job, force, &mut buffer);
-        if let Err(error) = written {
+        let written = batch(export, job, to, force, &mut buffer);
+        if written.is_err() {
+            // Nobody is to wait for more.
             jobs.blocking_lock().close();
-            let shown = shown(to, &job.item.path);
-            return Err(match error.downcast::<Errno>() {
-                Ok(Errno::EXIST) => {
-                    let error = Usage::new(format!("{shown} exists already"));
-                    crate::ui::Exit::with(1, error.hint("--force replaces files")).into()
-                }
-                Ok(errno) => anyhow::Error::from(std::io::Error::from(errno))
-                    .context(format!("cannot write {shown}")),
-                Err(error) => error.context(format!("cannot write {shown}")),
-            });
+            return written;
         }
     }
 }
 
-fn leaf(export: &Export, job: &Job, force: bool, buffer: &mut [u8]) -> anyhow::Result<()> {
-    let Job { folder, item } = job;
-    let (_, name) = item.path.split_last().context("a leaf without a name")?;
-    let mode = item.entry.mode;
-    if !mode.is_blob() {
-        bail!("it has the odd mode {:o}", mode.0);
+fn batch(
+    export: &Export,
+    job: Job,
+    to: &Path,
+    force: bool,
+    buffer: &mut [u8],
+) -> anyhow::Result<()> {
+    let (folders, items): (Vec<_>, Vec<_>) = job.into_iter().unzip();
+    for (folder, mut leaf) in folders.iter().zip(export.open(items)?) {
+        let written = write_leaf(folder, &mut leaf, force, buffer);
+        written.map_err(|error| {
+            let shown = shown(to, &leaf.item.path);
+            match error.downcast::<Errno>() {
+                Ok(Errno::EXIST) => {
+                    let error = Usage::new(format!("{shown} exists already"));
+                    Exit::with(1, error.hint("--force replaces files")).into()
+                }
+                Ok(errno) => anyhow::Error::from(std::io::Error::from(errno))
+                    .context(format!("cannot write {shown}")),
+                Err(error) => error.context(format!("cannot write {shown}")),
+            }
+        })?;
     }
-    let (mut content, size) = export.open(item)?;
-    if mode.kind() == EntryKind::Link {
-        let mut target = Vec::with_capacity(size as usize);
-        content.read_to_end(&mut target)?;
+    Ok(())
+}
+
+fn write_leaf(
+    folder: &OwnedFd,
+    leaf: &mut Leaf,
+    force: bool,
+    buffer: &mut [u8],
+) -> anyhow::Result<()> {
+    let path = leaf.item.path.clone();
+    let (_, name) = path.split_last().context("a leaf without a name")?;
+    if leaf.item.entry.mode.kind() == EntryKind::Link {
+        let target = leaf.target()?;
         let make = || rustix::fs::symlinkat(target.as_slice(), folder.as_fd(), name);
         return Ok(replacing(folder, name, force, make)?);
     }
-    let permissions = if mode.0 & 0o100 == 0 { 0o666 } else { 0o777 };
+    let permissions = Mode::from_raw_mode(if leaf.is_executable() { 0o777 } else { 0o666 });
+    let (content, _) = leaf.content()?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let permissions = Mode::from_raw_mode(permissions);
     let make = || rustix::fs::openat(folder, name, flags, permissions);
     let mut file = File::from(replacing(folder, name, force, make)?);
     loop {

@@ -19,7 +19,8 @@ Where a command takes a REV, it is one of these, tried in this order:
   NAME\ta branch
   ID\ta commit id in full
   PREFIX\tthe beginning of a commit id, of at least four digits, that fits no other commit
-  refs/…, HEAD\ta full ref name, or what the repository's HEAD leads to
+  HEAD, refs/…\twhat the repository's HEAD leads to, or a full ref name
+  TAG\ta tag
 
 After it may follow, any number of times:
   ~N\tthe Nth ancestor, always by the first parent; ~ is ~1

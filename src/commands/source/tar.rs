@@ -11,7 +11,7 @@ use std::rc::Rc;
 use anyhow::{Context as _, bail};
 use tar::{Archive, Entry, EntryType};
 
-use super::{Found, Outlet};
+use super::ahead::{Found, Outlet};
 use crate::model::TreePath;
 use crate::model::text::quote;
 use crate::ui::Ui;

@@ -8,7 +8,8 @@ use anyhow::Context as _;
 use serde::Deserialize;
 
 use crate::client::{Content, Edit, Edits, Error, FileKind, Sink, Stop};
-use crate::commands::{Session, source};
+use crate::commands::Session;
+use crate::commands::source::Input;
 use crate::model::text::unbase64;
 use crate::model::{Transaction, TreePath};
 use crate::ui::Usage;
@@ -110,13 +111,8 @@ fn content(text: Option<String>, base64: Option<String>) -> Result<Vec<u8>, Usag
 }
 
 pub(super) async fn run(session: &Session, tx: &Transaction, args: Apply) -> anyhow::Result<()> {
-    let input = match args.file.filter(|file| file.as_os_str() != "-") {
-        None => source::stdin()?,
-        Some(file) => {
-            std::fs::File::open(&file).with_context(|| format!("cannot read {}", file.display()))?
-        }
-    };
-    let mut input = BufReader::with_capacity(64 * 1024, input);
+    let input = Input::new(args.file).open(session).await?;
+    let mut input = BufReader::with_capacity(64 * 1024, input.reader);
     // Which line an edit is in, told to whoever reports a failure.
     let lines = Arc::new(Mutex::new(Lines::default()));
     let edits: Edits = {

@@ -8,9 +8,9 @@ use serde::Serialize;
 
 use super::merge;
 use crate::client::{CommitOptions, Error, Expect};
-use crate::commands::{Session, blocking, commit, completions, parse, source};
+use crate::commands::{Session, author, blocking, commit, completions, parse, source};
 use crate::model::text::JsonBytes;
-use crate::model::{ObjectId, Rev, Transaction};
+use crate::model::{ObjectId, Rev, Signature, Transaction};
 
 /// Commit a transaction
 ///
@@ -79,13 +79,17 @@ pub(super) struct Parents {
 }
 
 pub(super) async fn run(session: &Session, tx: &Transaction, args: Commit) -> anyhow::Result<()> {
+    // Whoever began it is its author, unless somebody is named.
+    let author = match session.author {
+        Some(_) => session.signature().await?,
+        None => Signature {
+            time: author::time()?,
+            ..tx.author.clone()
+        },
+    };
     let options = CommitOptions {
         message: args.message.map(commit::in_full),
-        // Whoever began it is its author, unless somebody is named.
-        author: match session.author {
-            Some(_) => Some(session.signature().await?),
-            None => None,
-        },
+        author: Some(author),
         expect: args.guard.expect.unwrap_or(Expect::Any),
         ff_only: args.ff_only,
         empty: args.empty.choice(),

@@ -229,7 +229,7 @@ pub(super) async fn import(
     } else {
         Vec::new()
     };
-    let edits = tree.edits(args.at, before, &session.ui)?;
+    let edits = tree.edits(args.at, before, session)?;
     edit(session, tx, edits, cannot).await
 }
 

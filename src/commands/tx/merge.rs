@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 
 use crate::commands::{Session, completions, merge, parse};
-use crate::model::{Rev, Transaction};
+use crate::model::{Kind, Rev, Transaction};
 use crate::ui::{Exit, Usage};
 
 /// Merge a commit into a transaction
@@ -39,8 +39,11 @@ pub(super) struct Conflicts {}
 pub(super) async fn run(session: &Session, tx: &Transaction, args: Merge) -> anyhow::Result<()> {
     let theirs = session.resolve(&args.rev).await?;
     let cannot = || format!("cannot merge {} into {}", args.rev, tx.id);
-    let merged = session.client.tx_merge(&tx.id, &theirs).await;
-    let merged = merged.with_context(cannot)?;
+    let merged = match session.client.tx_merge(&tx.id, &theirs).await {
+        // Those of an earlier merge are in the way.
+        Err(error) if error.kind() == Kind::Conflict => return Err(unsettled(tx, &cannot())),
+        merged => merged.with_context(cannot)?,
+    };
     if merged.conflicts.is_empty() {
         return Ok(());
     }

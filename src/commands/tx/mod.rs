@@ -7,7 +7,7 @@ use anyhow::Context as _;
 
 use crate::client::Error;
 use crate::commands::{Session, completions, parse};
-use crate::model::{BranchName, Kind, ObjectId, Rev, State, Transaction, TransactionId};
+use crate::model::{BranchName, Kind, ObjectId, Rev, State, Time, Transaction, TransactionId};
 
 mod apply;
 mod commit;
@@ -229,10 +229,12 @@ async fn start(
     from: Option<&ObjectId>,
     name: Option<&TransactionId>,
 ) -> anyhow::Result<Transaction> {
-    let author = Some(session.signature().await?);
+    let mut author = session.signature().await?;
+    // Its age counts from now, whatever date the commit is to carry.
+    author.time = Time::now();
     session
         .client
-        .begin(branch, from, name, author)
+        .begin(branch, from, name, Some(author))
         .await
         .with_context(|| format!("cannot begin a transaction on {branch}"))
 }

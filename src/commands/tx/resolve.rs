@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use super::edit;
 use crate::client::{Error, FileKind, Side};
 use crate::commands::source::Input;
-use crate::commands::{Session, blocking, edit as editing, parse};
+use crate::commands::{Session, blocking, edit as editing, hint, parse};
 use crate::model::{Conflict, Entry, EntryKind, Mode, Transaction, TreePath};
 use crate::ui::{Exit, Usage};
 
@@ -16,7 +16,7 @@ use crate::ui::{Exit, Usage};
 /// With a flag: settles those at or below the PATHs, all of them if none is
 /// given. Without one, on a terminal: asks for each conflict which side to
 /// take, or to edit both into one, or to leave it; the status is 3 if any is
-/// left. Writing, removing or moving a path settles it too.
+/// left. Writing or removing a path settles it too.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   dk tx resolve \"$tx\"                        a menu
@@ -163,8 +163,8 @@ async fn ask(
                 settle(session, tx, std::slice::from_ref(&conflict.path), side).await?;
                 return Ok(true);
             }
-            Some(Choice::Edit) => match by_hand(session, conflict).await? {
-                Some(text) => {
+            Some(Choice::Edit) => match by_hand(session, conflict).await {
+                Ok(Some(text)) => {
                     let kind = match conflict.ours.map(|entry| entry.mode) {
                         Some(Mode::EXEC) => FileKind::Exec,
                         _ => FileKind::Normal,
@@ -175,7 +175,8 @@ async fn ask(
                     edit::edit(session, tx, edits, cannot).await?;
                     return Ok(true);
                 }
-                None => session.ui.line("not settled: marks are left in it"),
+                Ok(None) => session.ui.line("not settled: marks are left in it"),
+                Err(error) => session.ui.error(&error, hint(&error)),
             },
             Some(Choice::Skip) | None => return Ok(false),
         }

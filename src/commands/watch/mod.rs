@@ -21,7 +21,7 @@ use self::exec::{Exec, Running, Work};
 use crate::client::{Error, Event, Records, Since, WatchQuery};
 use crate::commands::parse::BranchPath;
 use crate::commands::{Session, blocking, completions, parse};
-use crate::model::{BranchName, Kind, ObjectId, Rev};
+use crate::model::{Kind, ObjectId, Rev};
 use crate::ui::{Exit, Reader, Ui, Usage};
 
 mod cursor;
@@ -42,16 +42,21 @@ mod exec;
 ///
 /// dk never updates a work tree: a Makefile reads with dk cat or dk export.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "\
-Exit status: 4 if the branch is deleted (unless --follow), 124 after --timeout, that of the command \
-with --exec.
-
-Examples:
-  dk watch master | xargs make                      one commit, then make
+#[command(after_help = "Examples:
+  dk watch master | xargs make                        one commit, then make
   while dk watch --cursor .seen master:src | xargs -r make -C build; do :; done
   dk watch -f --batch master | xargs -r -L1 ./publish
   dk watch --cursor .seen --exec ./deploy master:config
-  dk watch -fz master | xargs -0 -n1 printf '%s\\n'   names as they are")]
+  dk watch -fz master | xargs -0 -n1 printf '%s\\n'    names as they are
+
+JSON:
+  {\"id\", \"tree\", \"parents\", \"author\", \"committer\", \"message\",
+   \"time\": seconds, \"previous\", \"reset\", \"changes\"}
+  The commit is as dk log prints it, changes are as dk diff does, and previous is
+  the commit they differ from. reset: the branch moved to history without it.
+
+Exit status:
+  4 if the branch is deleted (unless --follow), 124 after --timeout, with --exec that of the command")]
 pub struct Args {
     /// The branch, and where in its tree
     #[arg(value_name = "BRANCH[:PATH]", required_unless_present = "exec",
@@ -130,8 +135,9 @@ pub(super) async fn run(session: &Session, mut args: Args) -> anyhow::Result<()>
         return Err(Usage::new("--json cannot be used with --exec, which prints nothing").into());
     }
     let cursor = args.cursor.clone().map(Cursor::new);
-    let since = beginning(session, &args, &branch, cursor.as_ref()).await?;
-    if session.client.head(&branch).await?.is_none() {
+    let head = session.client.head(&branch).await?;
+    let since = beginning(session, &args, head, cursor.as_ref()).await?;
+    if head.is_none() && !matches!(since, Since::Commit(_)) {
         session.ui.note(&format!(
             "branch {branch} has no commit yet: waiting for one"
         ));
@@ -199,7 +205,7 @@ fn format(args: &Args) -> Format {
 async fn beginning(
     session: &Session,
     args: &Args,
-    branch: &BranchName,
+    head: Option<ObjectId>,
     cursor: Option<&Cursor>,
 ) -> anyhow::Result<Since> {
     let since = match &args.since {
@@ -218,10 +224,7 @@ async fn beginning(
         },
     };
     let since = match since {
-        Since::Now => match session.client.head(branch).await? {
-            Some(head) => Since::Commit(head),
-            None => Since::Beginning,
-        },
+        Since::Now => head.map_or(Since::Beginning, Since::Commit),
         since => since,
     };
     match &since {

@@ -10,11 +10,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tempfile::NamedTempFile;
-
 use crate::store::{Error, Result};
 
 use super::crew::Crew;
+use super::temp::Temp;
 
 /// What a file or directory of the repository is synced with, and shared with.
 #[derive(Clone)]
@@ -88,29 +87,16 @@ impl Keeping {
         )))
     }
 
-    /// Creates a temporary file that `git gc` would remove if it were left, and
-    /// that is removed here unless it is moved into place.
-    pub fn temp(&self, dir: &Path, prefix: &str) -> io::Result<NamedTempFile> {
-        tempfile::Builder::new()
-            .prefix(prefix)
-            .rand_bytes(6)
-            .permissions(Permissions::from_mode(0o444))
-            .tempfile_in(dir)
-    }
-
     /// Moves a complete and synced file into place.
-    pub fn place(&self, temp: NamedTempFile, path: &Path) -> Result<()> {
+    pub fn place(&self, temp: Temp, path: &Path) -> Result<()> {
         self.adjust(temp.path(), false)?;
-        temp.into_temp_path()
-            .persist(path)
-            .map_err(|error| Error::io(format!("cannot create {}", path.display()))(error.error))
+        temp.put(path)
+            .map_err(Error::io(format!("cannot create {}", path.display())))
     }
 
     /// Syncs files in one round.
-    pub fn sync_files(&self, files: &[&NamedTempFile]) -> Result<()> {
-        self.round(files, NamedTempFile::path, |temp| {
-            temp.as_file().try_clone()
-        })
+    pub fn sync_files(&self, files: &[&Temp]) -> Result<()> {
+        self.round(files, Temp::path, |temp| temp.as_file().try_clone())
     }
 
     /// Syncs directories in one round.

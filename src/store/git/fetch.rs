@@ -26,6 +26,7 @@ use crate::store::engine::{Advertised, HeadName};
 use crate::store::{Error, Result};
 
 use super::progress::{Teller, relay};
+use super::temp::TempFolder;
 use super::{Git, remotes};
 
 /// Nothing interrupts a fetch but the end of the process.
@@ -228,10 +229,7 @@ fn take_pack(
     let io = |path: &Path| Error::io(format!("cannot write {}", path.display()));
     let objects = &git.loose.dir;
     // git clears away what is called tmp_ and old.
-    let arrival = tempfile::Builder::new()
-        .prefix("tmp_objdir-dk-")
-        .tempdir_in(objects)
-        .map_err(io(objects))?;
+    let arrival = TempFolder::new(objects, "tmp_objdir-dk-").map_err(io(objects))?;
     let written = gix_pack::Bundle::write_to_directory(
         reader,
         Some(arrival.path()),

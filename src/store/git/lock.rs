@@ -10,7 +10,7 @@
 //!   synced; link(2) then makes it FILE.lock, which is atomic and fails where
 //!   the lock is held. So FILE.lock is never empty or half, and whoever meets
 //!   it finds its owner by the inode.
-//! - Who can flock an owner file holds a [`Claim`] on all that owner left.
+//! - Who can flock an owner file holds a `Claim` on all that owner left.
 //!
 //! Killed at any point, this is what stays, and a claim sets it right:
 //! after creating the owner file: nothing but that; after creating the private

@@ -1,7 +1,7 @@
 //! Writes loose objects: a batch of small ones, or one blob from a stream.
 //!
 //! - A name shows under `objects` only after its content is durable, and a call
-//!   returns only after the name is.
+//!   returns only after the name is, unless it returns what is to be synced.
 //! - A file that is not in place yet is called `tmp_obj_…`: `git gc` removes
 //!   what a dead process left.
 //! - The number of rounds of syncs does not grow with the number of objects.
@@ -12,16 +12,15 @@ use std::fs;
 use std::io::{self, Read, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use gix::zlib::stream::deflate::{self, Compress, FlushCompress};
-use gix::zlib::{Compression, Status};
-use tempfile::NamedTempFile;
-
 use crate::model::{HashKind, ObjectId};
 use crate::store::engine::{Object, ObjectHasher, ObjectKind, hash_object};
 use crate::store::{Error, Result, content};
+use gix::zlib::stream::deflate::{self, Compress, FlushCompress};
+use gix::zlib::{Compression, Status};
 
 use super::durable::Keeping;
 use super::objects::loose_path;
+use super::temp::Temp;
 
 pub(super) const TEMP_PREFIX: &str = "tmp_obj_dk";
 /// Content of unknown length is held in memory up to this.
@@ -46,19 +45,29 @@ pub(super) struct Loose {
 pub(super) enum Received {
     Small(Object),
     /// Its length is known now; the file is at its beginning.
-    Spooled(NamedTempFile, u64),
+    Spooled(Temp, u64),
 }
 
 /// A blob that came as a stream and is not in place yet.
 pub(super) enum Blob {
     Small(Object),
     /// It is complete in this file, not synced.
-    Large(ObjectId, NamedTempFile),
+    Large(ObjectId, Temp),
 }
 
 impl Loose {
     /// Writes objects that are not there yet.
     pub fn write<'a>(&self, objects: impl IntoIterator<Item = &'a Object>) -> Result<()> {
+        let dirs = self.write_content(objects)?;
+        self.keeping.sync_dirs(&dirs)
+    }
+
+    /// Writes objects that are not there yet, durably but for their names:
+    /// returns the directories that are still to be synced.
+    pub fn write_content<'a>(
+        &self,
+        objects: impl IntoIterator<Item = &'a Object>,
+    ) -> Result<Vec<PathBuf>> {
         let mut files = Vec::new();
         let mut dirs = BTreeSet::new();
         let mut compressed = Vec::new();
@@ -80,33 +89,33 @@ impl Loose {
         self.put_in_place(files, dirs)
     }
 
-    /// Syncs complete files, moves them into place, and syncs the directories.
-    /// `dirs` has those that got new subdirectories.
+    /// Syncs complete files and moves them into place. `dirs` has directories
+    /// that got new subdirectories; returns all that are to be synced.
     fn put_in_place(
         &self,
-        files: Vec<(NamedTempFile, PathBuf)>,
+        files: Vec<(Temp, PathBuf)>,
         mut dirs: BTreeSet<PathBuf>,
-    ) -> Result<()> {
+    ) -> Result<Vec<PathBuf>> {
         self.keeping
             .sync_files(&files.iter().map(|(file, _)| file).collect::<Vec<_>>())?;
         for (file, path) in files {
             dirs.insert(fan_out(&path).to_owned());
             self.keeping.place(file, &path)?;
         }
-        self.keeping.sync_dirs(&Vec::from_iter(dirs))
+        Ok(Vec::from_iter(dirs))
     }
 
     /// Creates a temporary file in the directory where `path` will be, and that
     /// directory where it is missing: then ours is added to `dirs`.
-    fn temp_beside(&self, path: &Path, dirs: &mut BTreeSet<PathBuf>) -> Result<NamedTempFile> {
+    fn temp_beside(&self, path: &Path, dirs: &mut BTreeSet<PathBuf>) -> Result<Temp> {
         let dir = fan_out(path);
-        let mut result = self.keeping.temp(dir, TEMP_PREFIX);
+        let mut result = Temp::new(dir, TEMP_PREFIX);
         // A collector may remove an empty directory just before we use it.
         for _ in 0..3 {
             match &result {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     self.make_dir(dir, dirs)?;
-                    result = self.keeping.temp(dir, TEMP_PREFIX);
+                    result = Temp::new(dir, TEMP_PREFIX);
                 }
                 _ => break,
             }
@@ -160,7 +169,7 @@ impl Loose {
 
     /// Copies content whose length is unknown into a file; returns it, rewound,
     /// with the length.
-    fn spool(&self, start: &[u8], rest: &mut dyn Read) -> Result<(NamedTempFile, u64)> {
+    fn spool(&self, start: &[u8], rest: &mut dyn Read) -> Result<(Temp, u64)> {
         let mut file = self.temp()?;
         file.write_all(start).map_err(cannot_write(file.path()))?;
         let mut size = start.len() as u64;
@@ -168,9 +177,7 @@ impl Loose {
             let result = file.write_all(chunk);
             result.map_err(cannot_write(file.path()))
         })?;
-        file.as_file_mut()
-            .rewind()
-            .map_err(cannot_write(file.path()))?;
+        file.as_file().rewind().map_err(cannot_write(file.path()))?;
         Ok((file, size))
     }
 
@@ -200,23 +207,22 @@ impl Loose {
         Ok(dir)
     }
 
-    fn temp(&self) -> Result<NamedTempFile> {
-        self.keeping
-            .temp(&self.dir, TEMP_PREFIX)
-            .map_err(Error::io(format!(
-                "cannot create a file in {}",
-                self.dir.display()
-            )))
+    fn temp(&self) -> Result<Temp> {
+        Temp::new(&self.dir, TEMP_PREFIX).map_err(Error::io(format!(
+            "cannot create a file in {}",
+            self.dir.display()
+        )))
     }
 
     /// Puts what [`Loose::receive`] made of a large blob where it belongs.
-    pub fn place(&self, id: &ObjectId, file: NamedTempFile) -> Result<()> {
+    pub fn place(&self, id: &ObjectId, file: Temp) -> Result<()> {
         let path = loose_path(&self.dir, id);
         let mut dirs = BTreeSet::new();
         if !fan_out(&path).is_dir() {
             self.make_dir(fan_out(&path), &mut dirs)?;
         }
-        self.put_in_place(vec![(file, path)], dirs)
+        let dirs = self.put_in_place(vec![(file, path)], dirs)?;
+        self.keeping.sync_dirs(&dirs)
     }
 }
 

@@ -21,15 +21,15 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use crate::model::ObjectId;
 use crate::model::request::Expect;
 use crate::model::text::quote;
-use crate::model::{ObjectId, Signature, Time};
 use crate::store::engine::{Durability, Expected, HeadMove, HeadName, MoveNote};
 use crate::store::{Error, Result};
 
 use super::folders::{make_dirs, prune_above, remove_empty_dirs, sync_dir};
 use super::lock::{Lock, Owner, Staged, Taken, lock_path, random};
-use super::refs::{Refs, Value};
+use super::refs::Refs;
 
 /// How many files or directories are synced at the same time.
 const SYNCS: usize = 8;
@@ -47,6 +47,8 @@ pub(super) struct Plan {
 pub(super) struct Batch<'a> {
     refs: &'a Refs,
     pub plans: Vec<Plan>,
+    /// Those that are where they are to be.
+    idle: Vec<Plan>,
     /// `packed-refs.lock`, and what is to replace the file.
     packed: Option<(Lock, Option<Staged>)>,
     /// Directories with a changed entry, to be synced.
@@ -202,6 +204,7 @@ impl<'a> Batch<'a> {
         Self {
             refs,
             plans: Vec::new(),
+            idle: Vec::new(),
             packed: None,
             changed: BTreeSet::new(),
         }
@@ -226,7 +229,8 @@ impl<'a> Batch<'a> {
         self.make_room()?;
         self.lock_packed(owner)?;
         recheck()?;
-        self.plans.retain(|plan| plan.old != plan.new);
+        let plans = std::mem::take(&mut self.plans);
+        (self.plans, self.idle) = plans.into_iter().partition(|plan| plan.old != plan.new);
         for plan in &self.plans {
             let via = asked.binary_search_by(|(target, _)| target.cmp(&plan.target));
             let via = via.map_or(&plan.target[..], |at| asked[at].1.name.as_bytes());
@@ -316,8 +320,12 @@ impl<'a> Batch<'a> {
     }
 
     fn commit(&mut self, owner: &Arc<Owner>) -> Result<()> {
+        // Whoever wrote what is there already may not have synced it yet.
+        let idle = self.idle.iter().filter(|plan| plan.new.is_some());
+        self.changed
+            .extend(idle.map(|plan| self.refs.folder(&plan.target)));
         if self.plans.is_empty() {
-            return Ok(());
+            return self.sync();
         }
         let several = self.plans.len() > 1;
         if several {
@@ -416,7 +424,7 @@ impl<'a> Batch<'a> {
     /// Gives up all locks, and removes folders that nothing is in.
     pub fn close(self) {
         drop(self.packed);
-        for mut plan in self.plans {
+        for mut plan in self.plans.into_iter().chain(self.idle) {
             let done = plan.lock.take();
             drop(done);
             let path = self.refs.path(&plan.target);
@@ -428,47 +436,6 @@ impl<'a> Batch<'a> {
 }
 
 impl Refs {
-    /// Removes all refs whose names begin with `prefix`, symbolic ones as such.
-    pub(super) fn remove_below(&self, prefix: &str) -> Result<()> {
-        let mut loose = Vec::new();
-        self.walk(prefix.as_bytes(), &mut loose)?;
-        let owner = self.locks.owner()?;
-        for (name, value) in loose {
-            if let Value::Symbolic(_) = value {
-                let path = self.path(&name);
-                let lock = self.lock_file(&owner, &path, Vec::new())?;
-                // What it has become meanwhile is not what was to be removed.
-                if self.loose(&name)? == Some(value) {
-                    fs::remove_file(&path)
-                        .map_err(Error::io(format!("cannot remove {}", path.display())))?;
-                    self.drop_log(&name);
-                }
-                drop(lock);
-                prune_above(&path, &name);
-            }
-        }
-        let heads = self.heads(prefix)?.into_iter();
-        let moves: Vec<HeadMove> = heads
-            .map(|(name, id)| HeadMove {
-                name,
-                expected: Expected::Id(id),
-                new: None,
-            })
-            .collect();
-        let note = MoveNote {
-            who: Signature {
-                name: Vec::new(),
-                email: Vec::new(),
-                time: Time {
-                    seconds: 0,
-                    offset: 0,
-                },
-            },
-            message: String::new(),
-        };
-        self.move_heads(&moves, &note, &mut || Ok(()))
-    }
-
     fn folder(&self, name: &[u8]) -> PathBuf {
         let path = self.path(name);
         path.parent().map_or_else(|| path.clone(), Path::to_owned)

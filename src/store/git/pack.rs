@@ -8,7 +8,6 @@ use std::io::{self, BufWriter, Read, Seek as _, SeekFrom, Write};
 use std::path::Path;
 
 use gix::zlib::stream::deflate;
-use tempfile::NamedTempFile;
 
 use crate::model::{HashKind, ObjectId};
 use crate::store::engine::{ObjectHasher, ObjectKind};
@@ -16,6 +15,7 @@ use crate::store::{Error, Result, content};
 
 use super::durable::Keeping;
 use super::loose::{cannot_write, fast};
+use super::temp::Temp;
 
 pub(super) const PACK_PREFIX: &str = "tmp_pack_dk";
 pub(super) const INDEX_PREFIX: &str = "tmp_idx_dk";
@@ -25,7 +25,7 @@ const BUFFER: usize = 1 << 20;
 
 /// A pack under way.
 pub(super) struct Pack {
-    out: BufWriter<NamedTempFile>,
+    out: BufWriter<Temp>,
     /// Bytes written so far.
     length: u64,
     entries: Vec<Entry>,
@@ -42,7 +42,7 @@ struct Entry {
 impl Pack {
     /// Begins a pack in `dir`, which is `objects/pack`.
     pub fn new(dir: &Path, hash: HashKind, keeping: Keeping) -> Result<Self> {
-        let file = keeping.temp(dir, PACK_PREFIX).map_err(Error::io(format!(
+        let file = Temp::new(dir, PACK_PREFIX).map_err(Error::io(format!(
             "cannot create a file in {}",
             dir.display()
         )))?;
@@ -123,7 +123,7 @@ impl Pack {
     fn cut(&mut self, offset: u64) -> Result<()> {
         let mut cut = || {
             self.out.flush()?;
-            let file = self.out.get_mut().as_file_mut();
+            let mut file = self.out.get_ref().as_file();
             file.set_len(offset)?;
             file.seek(SeekFrom::Start(offset)).map(|_| ())
         };
@@ -149,19 +149,19 @@ impl Pack {
         let count = u32::try_from(entries.len()).map_err(|_| {
             Error::Unsupported("a pack cannot hold more than 4294967295 objects".into())
         })?;
-        let mut pack = out
+        let pack = out
             .into_inner()
             .map_err(|error| failed()(error.into_error()))?;
-        let file = pack.as_file_mut();
+        let mut file = pack.as_file();
         file.seek(SeekFrom::Start(8))
             .and_then(|_| file.write_all(&count.to_be_bytes()))
             .and_then(|()| file.rewind())
             .map_err(failed())?;
-        let checksum = checksum(file, hash).map_err(failed())??;
+        let checksum = checksum(&mut file, hash).map_err(failed())??;
         file.write_all(checksum.as_bytes()).map_err(failed())?;
 
         entries.sort_unstable_by_key(|entry| entry.id);
-        let index = keeping.temp(dir, INDEX_PREFIX).map_err(Error::io(format!(
+        let index = Temp::new(dir, INDEX_PREFIX).map_err(Error::io(format!(
             "cannot create a file in {}",
             dir.display()
         )))?;

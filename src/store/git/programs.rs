@@ -290,7 +290,7 @@ impl Part {
 
 /// Reads `Writing objects:  50% (1/2), 3 KiB | 1 KiB/s` and `Enumerating
 /// objects: 5, done.`: name, number, and how many there will be.
-fn counted(line: &str) -> Option<(&str, u64, Option<u64>)> {
+pub(super) fn counted(line: &str) -> Option<(&str, u64, Option<u64>)> {
     let (name, rest) = line.rsplit_once(": ")?;
     let rest = rest.trim_start();
     let end = rest

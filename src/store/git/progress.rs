@@ -17,6 +17,8 @@ use gix::progress::{
 
 use crate::model::request::Progress;
 
+use super::programs::counted;
+
 /// How often counters are read.
 const PERIOD: Duration = Duration::from_millis(100);
 
@@ -25,15 +27,15 @@ pub(super) fn relay<T: Send>(progress: &dyn Progress, work: impl FnOnce(Teller) 
     let (events, inbox) = mpsc::channel();
     thread::scope(|scope| {
         let worker = scope.spawn(move || work(Teller::new(events, String::new(), UNKNOWN)));
-        listen(progress, &inbox);
+        listen(progress, &inbox, || worker.is_finished());
         worker
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
 
-/// Tells `progress` what comes in, until nobody can send any more.
-fn listen(progress: &dyn Progress, inbox: &mpsc::Receiver<Event>) {
+/// Tells `progress` what comes in, until nobody can or will send any more.
+fn listen(progress: &dyn Progress, inbox: &mpsc::Receiver<Event>, ended: impl Fn() -> bool) {
     let mut part: Option<(StepShared, usize)> = None;
     loop {
         let event = inbox.recv_timeout(PERIOD);
@@ -54,8 +56,8 @@ fn listen(progress: &dyn Progress, inbox: &mpsc::Receiver<Event>) {
                 part = Some((counter, 0));
             }
             Ok(Event::Line(line)) => progress.line(&line),
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) if !ended() => {}
+            Err(_) => return,
         }
     }
 }
@@ -79,10 +81,20 @@ pub(super) struct Teller {
     unit: Option<Unit>,
     /// What the server said, until it is clear whether it counts something.
     said: Option<String>,
+    /// What the server counts.
+    phase: String,
 }
 
 /// The child that carries what the server says.
 const REMOTE: Id = *b"FERP";
+const SAID: &str = "remote: ";
+/// What git's servers count. Their words come in packets that may begin and end
+/// in the middle of one, and gix hands on each by itself.
+const PHASES: [&str; 3] = [
+    "Enumerating objects",
+    "Counting objects",
+    "Compressing objects",
+];
 
 impl Teller {
     fn new(events: mpsc::Sender<Event>, name: String, id: Id) -> Self {
@@ -94,6 +106,7 @@ impl Teller {
             total: None,
             unit: None,
             said: None,
+            phase: String::new(),
         }
     }
 
@@ -103,18 +116,37 @@ impl Teller {
         match self.name.as_str() {
             "indexing" => Some("receiving objects"),
             "Resolving" => Some("resolving deltas"),
-            name if self.id == REMOTE => Some(name),
+            _ if self.id == REMOTE => Some(&self.phase),
             _ => None,
         }
     }
 
     /// Passes on what the server said, if that was a line of text.
     fn flush(&mut self) {
-        if let Some(said) = self.said.take()
-            && said != "remote"
-            && !said.is_empty()
-        {
-            let _ = self.events.send(Event::Line(said));
+        let said = self.said.take().unwrap_or_default();
+        let Some(said) = said.strip_prefix(SAID) else {
+            return;
+        };
+        for line in said.split(['\r', '\n']).map(str::trim) {
+            let begins = |phase: &&str| phase.starts_with(line);
+            if !line.is_empty() && !PHASES.iter().any(begins) && counted(line).is_none() {
+                let _ = self.events.send(Event::Line(format!("{SAID}{line}")));
+            }
+        }
+    }
+
+    /// Returns what the server counts, by the name it gave it, whole or cut.
+    fn phase(said: &str) -> Option<String> {
+        let name = said.strip_prefix(SAID)?.rsplit(['\r', '\n']).next()?.trim();
+        let mut like = PHASES.iter().filter(|phase| phase.ends_with(name));
+        match (like.next(), like.next()) {
+            (Some(phase), None) => Some(format!("{SAID}{phase}")),
+            // Cut so short that it could be any: it will be said again.
+            (Some(_), Some(_)) => None,
+            (None, _) if name.starts_with(|c: char| c.is_uppercase()) => {
+                Some(format!("{SAID}{name}"))
+            }
+            (None, _) => None,
         }
     }
 }
@@ -145,16 +177,16 @@ impl Count for Teller {
 
 impl GixProgress for Teller {
     fn init(&mut self, max: Option<Step>, unit: Option<Unit>) {
-        let begins = match self.said.take() {
-            // The server repeats the name with every number.
-            Some(said) => said != self.name || max != self.total,
-            None => self.id != REMOTE,
-        };
         self.unit = unit;
-        self.total = max;
-        if !begins {
-            return;
+        if self.id == REMOTE {
+            let phase = self.said.take().and_then(|said| Self::phase(&said));
+            match phase {
+                // It repeats the name with every number.
+                Some(phase) if phase != self.phase || max != self.total => self.phase = phase,
+                _ => return,
+            }
         }
+        self.total = max;
         self.counter = Arc::new(AtomicUsize::new(0));
         if let Some(name) = self.shown_name() {
             let _ = self.events.send(Event::Part {
@@ -205,5 +237,61 @@ impl NestedProgress for Teller {
 
     fn add_child_with_id(&mut self, name: impl Into<String>, id: Id) -> Self {
         Self::new(self.events.clone(), name.into(), id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use gix::protocol::RemoteProgress;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Told(Mutex<Vec<String>>);
+
+    impl Progress for Told {
+        fn begin(&self, part: &str, total: Option<u64>, _: bool) {
+            self.0.lock().unwrap().push(format!("{part} of {total:?}"));
+        }
+        fn advance(&self, by: u64) {
+            self.0.lock().unwrap().push(format!("+{by}"));
+        }
+        fn line(&self, text: &str) {
+            self.0.lock().unwrap().push(text.to_owned());
+        }
+    }
+
+    #[test]
+    fn what_a_server_says_is_understood_wherever_its_packets_are_cut() {
+        let told = Told::default();
+        relay(&told, |mut teller| {
+            let mut remote = teller.add_child_with_id("remote", REMOTE);
+            for packet in [
+                &b"Enumerating objects: 90, done."[..],
+                b"Countin",
+                b"g objects:   1% (1/90)\rCounting objects:  ",
+                b"Counting objects:  50% (45/90)",
+                b"Counting objects: 100% (90/90), done.",
+                b"Welcome to this server",
+                b"Total 90 (delta 28), reused 0 (delta 0), pack-reused 0 (from 0)",
+                b"Finding sources: 100% (3/3)",
+            ] {
+                RemoteProgress::translate_to_progress(false, packet, &mut remote);
+            }
+        });
+        let told = told.0.into_inner().unwrap();
+        let told: Vec<_> = told.iter().filter(|it| !it.starts_with('+')).collect();
+        assert_eq!(
+            told,
+            [
+                "remote: Enumerating objects of None",
+                "remote: Counting objects of Some(90)",
+                "remote: Welcome to this server",
+                "remote: Total 90 (delta 28), reused 0 (delta 0), pack-reused 0 (from 0)",
+                "remote: Finding sources of Some(3)",
+            ]
+        );
     }
 }

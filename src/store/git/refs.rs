@@ -103,6 +103,12 @@ impl Refs {
         Ok(())
     }
 
+    /// Spares reading the configuration, where it is known already.
+    pub(super) fn set_settings(&self, settings: Settings) {
+        // What was read before stands.
+        let _ = self.settings.set(settings);
+    }
+
     pub(super) fn settings(&self) -> &Settings {
         self.settings
             .get_or_init(|| Settings::load(&self.common_dir))
@@ -359,7 +365,10 @@ fn is_link(error: &io::Error) -> bool {
 
 pub(super) fn damaged(name: &[u8], why: &str) -> Error {
     Error::Corrupt {
-        id: String::from_utf8_lossy(name).into_owned(),
+        id: match HeadName::from_full(name) {
+            Some(name) => name.shown(),
+            None => String::from_utf8_lossy(name).into_owned(),
+        },
         why: why.into(),
     }
 }

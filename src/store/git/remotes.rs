@@ -1,15 +1,19 @@
 //! Remotes, as Git's configuration has them.
 
+use std::fs;
 use std::path::PathBuf;
 
 use gix::bstr::{BStr, ByteSlice as _};
 use gix::remote::Direction;
 
 use crate::model::request::RemoteInfo;
-use crate::store::engine::HeadName;
+use crate::model::{Signature, Time};
+use crate::store::engine::{Expected, HeadMove, HeadName, MoveNote};
 use crate::store::{Error, Result};
 
 use super::Git;
+use super::folders::prune_above;
+use super::refs::{Refs, Value};
 
 /// Returns the remote that a name, a URL or a path stands for, and the branch
 /// of an old `URL#branch`.
@@ -137,4 +141,47 @@ pub(super) fn remove(git: &Git, name: &str) -> Result<()> {
         Ok(())
     })?;
     git.refs.remove_below(&format!("refs/remotes/{name}/"))
+}
+
+impl Refs {
+    /// Removes all refs whose names begin with `prefix`, symbolic ones as such.
+    fn remove_below(&self, prefix: &str) -> Result<()> {
+        let mut loose = Vec::new();
+        self.walk(prefix.as_bytes(), &mut loose)?;
+        let owner = self.locks.owner()?;
+        for (name, value) in loose {
+            if let Value::Symbolic(_) = value {
+                let path = self.path(&name);
+                let lock = self.lock_file(&owner, &path, Vec::new())?;
+                // What it has become meanwhile is not what was to be removed.
+                if self.loose(&name)? == Some(value) {
+                    fs::remove_file(&path)
+                        .map_err(Error::io(format!("cannot remove {}", path.display())))?;
+                    self.drop_log(&name);
+                }
+                drop(lock);
+                prune_above(&path, &name);
+            }
+        }
+        let heads = self.heads(prefix)?.into_iter();
+        let moves: Vec<HeadMove> = heads
+            .map(|(name, id)| HeadMove {
+                name,
+                expected: Expected::Id(id),
+                new: None,
+            })
+            .collect();
+        let note = MoveNote {
+            who: Signature {
+                name: Vec::new(),
+                email: Vec::new(),
+                time: Time {
+                    seconds: 0,
+                    offset: 0,
+                },
+            },
+            message: String::new(),
+        };
+        self.move_heads(&moves, &note, &mut || Ok(()))
+    }
 }

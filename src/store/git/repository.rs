@@ -73,19 +73,36 @@ impl Git {
     }
 }
 
+/// Takes a key apart: a section, perhaps a subsection, and a name.
+fn known(key: &str) -> Result<gix::config::KeyRef<'_>> {
+    gix::config::KeyRef::parse_unvalidated(key.into())
+        .filter(|key| !key.section_name.is_empty() && !key.value_name.is_empty())
+        .ok_or_else(|| Error::Invalid(format!("{key:?} is not a configuration key")))
+}
+
 impl Repository for Git {
     fn path(&self) -> &Path {
         &self.path
     }
 
     fn identity(&self) -> Result<(Option<String>, Option<String>)> {
+        let filled = |value: &str| Some(value.trim().to_owned()).filter(|value| !value.is_empty());
+        let variable = |name| filled(&std::env::var_os(name)?.to_string_lossy());
+        let named = |what| {
+            variable(format!("GIT_AUTHOR_{what}"))
+                .or_else(|| variable(format!("GIT_COMMITTER_{what}")))
+        };
+        let (name, email) = (named("NAME"), named("EMAIL"));
+        if name.is_some() && email.is_some() {
+            return Ok((name, email));
+        }
         let repo = self.reopen()?;
         let config = repo.config_snapshot();
-        let text = |key: &str| {
-            let value = config.string(key)?.to_string();
-            Some(value.trim().to_owned()).filter(|value| !value.is_empty())
-        };
-        Ok((text("user.name"), text("user.email")))
+        let text = |key| filled(&config.string(key)?.to_string());
+        Ok((
+            name.or_else(|| text("user.name")),
+            email.or_else(|| text("user.email")),
+        ))
     }
 
     fn peel(&self, name: &str) -> Result<Option<ObjectId>> {
@@ -111,16 +128,32 @@ impl Repository for Git {
 
     fn config(&self, key: &str) -> Result<Option<String>> {
         let repo = self.reopen()?;
-        let value = repo.config_snapshot().string(key);
+        let value = repo.config_snapshot().string(known(key)?);
         Ok(value.map(|value| value.to_string()))
     }
 
     fn set_config(&self, key: &str, value: &str) -> Result<()> {
+        let known = known(key)?;
         self.edit_config(|config| {
             config
-                .set_raw_value(key, value)
+                .set_raw_value(known, value)
                 .map(drop)
                 .map_err(|error| Error::Invalid(format!("cannot set {key}: {error}")))
+        })
+    }
+
+    fn hide_refs(&self, prefix: &str) -> Result<()> {
+        const KEY: &str = "transfer.hideRefs";
+        let repo = self.reopen()?;
+        let hidden = repo.config_snapshot().plumbing().strings(KEY);
+        if hidden.is_some_and(|hidden| hidden.iter().any(|value| value == prefix)) {
+            return Ok(());
+        }
+        self.edit_config(|config| {
+            let written = || Error::failed("cannot set transfer.hideRefs");
+            let mut section = config.new_section("transfer", None).map_err(written())?;
+            section.push("hideRefs", prefix).map_err(written())?;
+            Ok(())
         })
     }
 

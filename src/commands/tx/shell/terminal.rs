@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::CommandFactory as _;
-use rustyline::completion::{Completer, FilenameCompleter, Pair, escape, extract_word, unescape};
+use rustyline::completion::{
+    Completer, FilenameCompleter, Pair, Quote, escape, extract_word, unescape,
+};
 use rustyline::error::ReadlineError;
 use rustyline::highlight::Highlighter;
 use rustyline::hint::Hinter;
@@ -146,14 +148,16 @@ impl Completer for Candidates {
         };
         let fits = |name: &String| name.starts_with(&typed) && !name.contains(char::is_control);
         let pairs = names.into_iter().filter(fits);
-        let pairs = pairs.map(|name| Pair {
-            replacement: escape(
-                name.clone(),
-                Some('\\'),
-                is_break,
-                rustyline::completion::Quote::None,
-            ),
-            display: name,
+        let pairs = pairs.map(|name| {
+            let mut replacement = escape(name.clone(), Some('\\'), is_break, Quote::None);
+            // A folder goes on, anything else is whole.
+            if !name.ends_with('/') {
+                replacement.push(' ');
+            }
+            Pair {
+                display: name,
+                replacement,
+            }
         });
         Ok((start, pairs.collect()))
     }

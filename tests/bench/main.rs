@@ -1,0 +1,90 @@
+//! How fast dk is, beside its peers.
+//!
+//! `scripts/bench [--quick] [--json] [NAME...]` runs the rows whose names begin
+//! with one of NAMEs, or all. dk and its peer take turns on the same input in
+//! the same run, so what else the machine does hits both. Times are medians
+//! unless a row says otherwise. The exit status is 1 if a row misses its need.
+
+// Somebody reads this on a terminal, and a panic is the message.
+#![allow(clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)]
+
+mod bulk;
+mod commit;
+mod history;
+mod inputs;
+mod peers;
+mod place;
+mod process;
+mod reading;
+mod report;
+mod scale;
+mod watch;
+
+use std::process::ExitCode;
+
+use place::Place;
+use report::Report;
+
+type Run = fn(&Place, &mut Report);
+
+/// What can be run: each prints one row or several whose names begin with its own.
+const ROWS: &[(&str, Run)] = &[
+    ("commit", commit::durable),
+    ("clients", commit::clients),
+    ("unsynced", commit::unsynced),
+    ("growth", commit::growth),
+    ("put", process::put),
+    ("tx", process::tx),
+    ("cat", process::cat),
+    ("ls", reading::ls),
+    ("log", reading::log),
+    ("diff", history::diff),
+    ("merge", history::merge),
+    ("import", bulk::import),
+    ("export", bulk::export),
+    ("watch", watch::latency),
+    ("foreign", watch::foreign),
+    ("replay", watch::replay),
+    ("branches", scale::branches),
+    ("directory", scale::directory),
+    ("huge", scale::huge),
+];
+
+fn main() -> ExitCode {
+    let (mut quick, mut json) = (false, false);
+    let mut names = Vec::new();
+    for argument in std::env::args().skip(1) {
+        match argument.as_str() {
+            "--quick" => quick = true,
+            "--json" => json = true,
+            // cargo bench adds it.
+            "--bench" => (),
+            "--list" => {
+                for (name, _) in ROWS {
+                    println!("{name}");
+                }
+                return ExitCode::SUCCESS;
+            }
+            name if !name.starts_with('-') => names.push(argument),
+            other => {
+                eprintln!("{other}: the options are --quick, --json and --list");
+                return ExitCode::from(2);
+            }
+        }
+    }
+    if let Some(name) = names
+        .iter()
+        .find(|name| !ROWS.iter().any(|(row, _)| row.starts_with(name.as_str())))
+    {
+        eprintln!("{name}: no row begins so; --list names them");
+        return ExitCode::from(2);
+    }
+    let place = Place::new(quick);
+    let mut report = Report::new(json);
+    for (name, run) in ROWS {
+        if names.is_empty() || names.iter().any(|wanted| name.starts_with(wanted.as_str())) {
+            run(&place, &mut report);
+        }
+    }
+    report.finish()
+}
