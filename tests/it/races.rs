@@ -15,6 +15,8 @@ use crate::aftermath::{duration, finish, history, is_whole, leftovers, seed};
 use crate::sandbox::{Sandbox, eventually};
 use crate::stock::Dice;
 
+/// A branch that only pushes move.
+const PUSHED: &str = "pushed";
 /// Branches to which everybody only ever adds.
 const BRANCHES: [&str; 2] = ["main", "deep/er"];
 
@@ -144,7 +146,12 @@ impl Race {
 
     /// A clone that pulls, commits and pushes.
     fn push(&self, dice: &mut Dice) {
-        let branch = *dice.pick(&BRANCHES);
+        // On the others' branches somebody is usually faster; on its own it gets through.
+        let branch = if dice.roll(2) == 0 {
+            PUSHED
+        } else {
+            *dice.pick(&BRANCHES)
+        };
         let onto = format!("origin/{branch}");
         let number = self.next();
         self.sandbox.write(format!("clone/push.{number}"), "");
@@ -205,7 +212,7 @@ fn nothing_acknowledged_is_lost_with_stock_git_beside() {
     sandbox.git(["-C", "db.git", "config", "gc.auto", "20"]);
     sandbox.git(["-C", "db.git", "config", "gc.autoDetach", "false"]);
     let mut start = Vec::new();
-    for branch in BRANCHES.iter().chain(&["side"]) {
+    for branch in BRANCHES.iter().chain(&["side", PUSHED]) {
         let id = sandbox.ok_with(branch, ["put", &format!("{branch}:from/{branch}"), "-"]);
         start.push(id);
     }

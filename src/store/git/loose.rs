@@ -26,6 +26,12 @@ pub(super) const TEMP_PREFIX: &str = "tmp_obj_dk";
 /// Content of unknown length is held in memory up to this.
 pub(super) const SPOOL_FROM: usize = 1 << 20;
 
+/// Where nothing else is asked for: what zlib-rs calls 2 is as fast and good as
+/// zlib's 1, its own 1 saves a third of the time and half of the compression.
+pub(super) fn fast() -> Compression {
+    Compression::new(2).unwrap_or(Compression::BEST_SPEED)
+}
+
 /// Where and how loose objects are written.
 pub(super) struct Loose {
     /// `objects`

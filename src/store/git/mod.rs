@@ -263,7 +263,7 @@ fn level(repo: &gix::Repository) -> gix::zlib::Compression {
         Some(-1) => gix::zlib::Compression::DEFAULT,
         level => level
             .and_then(|level| gix::zlib::Compression::new(level.try_into().ok()?))
-            .unwrap_or(gix::zlib::Compression::BEST_SPEED),
+            .unwrap_or_else(loose::fast),
     }
 }
 

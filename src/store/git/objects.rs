@@ -39,7 +39,7 @@ type Handle = gix::odb::HandleArc;
 /// Blobs beyond this are streamed where they can be.
 const STREAM_FROM: u64 = 8 << 20;
 /// Handles kept for the next reader.
-const IDLE_HANDLES: usize = 16;
+const IDLE_HANDLES: usize = 8;
 /// Packs there is room for at least, and at most (gix's limit).
 const ROOM: usize = 64;
 const MOST: u16 = (1 << 15) - 1;
