@@ -16,7 +16,6 @@ const NOTHING: [PathBuf; 0] = [];
 
 /// What becomes of an object's file.
 type Damage = (&'static str, fn(&Path));
-
 const DAMAGES: [Damage; 4] = [
     ("cut in half", |file| {
         let bytes = fs::read(file).unwrap();
@@ -111,8 +110,11 @@ fn a_tar_stream_that_ends_early_does_not_look_complete() {
     assert_eq!(head(&sandbox, "copy"), None);
 }
 
+/// Mode, name and id.
+type Entry<'a> = (&'a str, &'a [u8], &'a str);
+
 /// Writes a tree object with entries no command would write.
-fn tree(sandbox: &Sandbox, entries: &[(&str, &[u8], &str)]) -> String {
+fn tree(sandbox: &Sandbox, entries: &[Entry]) -> String {
     let mut raw = Vec::new();
     for (mode, name, id) in entries {
         raw.extend_from_slice(mode.as_bytes());
@@ -140,8 +142,7 @@ fn hostile_names_harm_nobody() {
     let link = head(&sandbox, "master:link").unwrap();
     let inner = tree(&sandbox, &[("100644", b"pwned", &blob)]);
     let control = b"a\x1b[31mred\nline";
-    type Case<'a> = (&'a str, Vec<(&'a str, &'a [u8], &'a str)>);
-    let cases: [Case<'_>; 9] = [
+    let cases: [(&str, Vec<Entry>); 9] = [
         ("dot-dot-slash", vec![("100644", b"../pwned", &blob)]),
         ("dot-dot", vec![("40000", b"..", &inner)]),
         ("dot", vec![("40000", b".", &inner)]),
