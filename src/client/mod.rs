@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use futures_core::Stream;
 
+use crate::model::failure::Failure;
 pub use crate::model::request::*;
 use crate::model::{
     Branch, BranchName, Change, Commit, ConflictKind, Identity, Item, Kind, ObjectId, Rev,
@@ -120,6 +121,45 @@ impl Error {
             source: None,
         }
     }
+}
+
+impl From<Failure> for Error {
+    fn from(mut failure: Failure) -> Self {
+        if let Some(number) = failure.edit.take() {
+            let error = Box::new(failure.into());
+            return Self::Edit(Refused { number, error });
+        }
+        match (failure.kind, failure.missing, failure.actual) {
+            (Kind::NotFound, Some(what), _) => Self::NotFound { what },
+            (Kind::HeadMoved, _, Some(actual)) => Self::HeadMoved {
+                message: failure.message,
+                actual,
+            },
+            (Kind::Conflict, ..) if !failure.paths.is_empty() => {
+                let (paths, kinds) = failure.paths.into_iter().unzip();
+                Self::Conflict { paths, kinds }
+            }
+            (kind, ..) => Self::Other {
+                kind,
+                message: failure.message,
+                hint: failure.hint,
+                source: chain(failure.causes),
+            },
+        }
+    }
+}
+
+/// A cause of which only the text is known.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+struct Cause {
+    text: String,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+fn chain(causes: Vec<String>) -> Option<Box<dyn std::error::Error + Send + Sync>> {
+    let nest = |source, text| Some(Box::new(Cause { text, source }) as Box<_>);
+    causes.into_iter().rev().fold(None, nest)
 }
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;

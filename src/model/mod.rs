@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+pub mod failure;
 pub mod path;
 pub mod request;
 pub mod rev;
@@ -52,6 +53,8 @@ pub enum Kind {
     Unsupported,
     /// Given up: cancelled or timed out.
     Interrupted,
+    /// More came than is kept for a slow reader.
+    Overrun,
     /// Anything else that went wrong below.
     Io,
 }

@@ -11,6 +11,7 @@ mod content;
 pub mod diff;
 pub mod edit;
 pub mod engine;
+mod failure;
 pub mod fsck;
 pub mod git;
 pub mod history;

@@ -10,11 +10,31 @@ use std::{fs, io};
 
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("model", &[]),
-    ("store", &["model"]),
+    ("logging", &[]),
+    ("metrics", &[]),
+    ("store", &["metrics", "model"]),
+    ("namespace", &["logging", "metrics", "model", "store"]),
+    ("ninep", &["model"]),
+    ("ninep/server", &["metrics", "model", "namespace", "ninep"]),
     ("client", &["model"]),
     ("client/local", &["client", "model", "store"]),
+    ("client/remote", &["client", "model", "ninep"]),
     ("ui", &["model"]),
     ("commands", &["client", "model", "ui"]),
+    (
+        "commands/serve",
+        &[
+            "client",
+            "commands",
+            "logging",
+            "metrics",
+            "model",
+            "namespace",
+            "ninep",
+            "store",
+            "ui",
+        ],
+    ),
     ("lib", &[]),
     ("main", &["commands", "ui"]),
 ];
@@ -22,6 +42,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 /// Words that only some places may hold, and why.
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("gix", &["store"]),
+    ("rs9p", &["ninep"]),
     ("anyhow", &["main", "commands", "ui"]),
     ("dialoguer", &["ui"]),
     ("indicatif", &["ui"]),

@@ -1,0 +1,1 @@
+//! 9P2000, 9P2000.u and 9P2000.L on the wire.
