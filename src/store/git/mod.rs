@@ -34,6 +34,8 @@ mod turn;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Instant;
 
 use crate::model::{HashKind, ObjectId};
 use crate::store::engine::{
@@ -61,6 +63,8 @@ pub struct Git {
     objects: Objects,
     loose: Loose,
     refs: Refs,
+    /// As it was opened, and when: see `repository`.
+    opened: Mutex<Option<(Instant, gix::Repository)>>,
 }
 
 impl Git {
@@ -98,6 +102,7 @@ impl Git {
             objects: Objects::new(dir, hash, multi_pack_index)?,
             loose,
             refs,
+            opened: Mutex::new(Some((Instant::now(), repo))),
         })
     }
 
