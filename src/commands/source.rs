@@ -55,18 +55,18 @@ impl Input {
 
     /// Opens it, before anything is changed.
     pub async fn open(self, session: &Session) -> anyhow::Result<Opened> {
-        let token = session.life.token();
-        match self {
+        let (ui, token) = (session.ui.clone(), session.life.token());
+        blocking(move || match self {
             Self::Stdin => {
-                if session.ui.interactive() {
-                    let text = "reading from the terminal: end with Ctrl-D";
-                    session.ui.note(text);
+                if ui.interactive() {
+                    ui.note("reading from the terminal: end with Ctrl-D");
                 }
                 Opened::stdin(token)
             }
             // A named pipe waits for its writer.
-            Self::File(path) => blocking(move || Opened::file(&path, token)).await,
-        }
+            Self::File(path) => Opened::file(&path, token),
+        })
+        .await
     }
 }
 
