@@ -70,10 +70,10 @@ impl Place {
         command
     }
 
-    /// Returns git in a folder; it cleans up nothing by itself.
+    /// Returns git in a folder; it finds nothing to clean up by itself.
     pub fn git<I: IntoIterator<Item: AsRef<OsStr>>>(&self, folder: &Path, args: I) -> Command {
         let mut command = self.program("git");
-        let quiet = ["-c", "gc.auto=0", "-c", "maintenance.auto=false"];
+        let quiet = ["-c", "gc.auto=0"];
         command.arg("-C").arg(folder).args(quiet).args(args);
         command
     }

@@ -259,16 +259,14 @@ fn keeping(repo: &gix::Repository, durability: Durability) -> Keeping {
 }
 
 /// How hard to compress loose objects, as git-config(1) says.
-fn level(repo: &gix::Repository) -> gix::zlib::Compression {
+fn level(repo: &gix::Repository) -> Option<gix::zlib::Compression> {
     let config = repo.config_snapshot();
     let level = config
         .integer("core.looseCompression")
         .or_else(|| config.integer("core.compression"));
     match level {
-        Some(-1) => gix::zlib::Compression::DEFAULT,
-        level => level
-            .and_then(|level| gix::zlib::Compression::new(level.try_into().ok()?))
-            .unwrap_or_else(loose::fast),
+        Some(-1) => Some(gix::zlib::Compression::DEFAULT),
+        level => gix::zlib::Compression::new(level?.try_into().ok()?),
     }
 }
 
