@@ -8,7 +8,6 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use gix::objs::Kind;
-use gix_pack::cache::DecodeEntry;
 
 const LIMIT: usize = 32 << 20;
 /// Bytes of a piece; what is longer is not kept.
@@ -32,7 +31,6 @@ struct Generation {
 #[derive(Clone, Copy)]
 struct Base {
     kind: Kind,
-    compressed_size: usize,
     piece: usize,
     start: usize,
     length: usize,
@@ -57,56 +55,41 @@ impl Generation {
 }
 
 impl DeltaBases {
-    fn insert(&mut self, key: (u32, u64), base: Base, data: &[u8]) {
+    /// Keeps what begins at `offset` in a pack, unless it is kept or too long.
+    pub fn put(&mut self, pack: u32, offset: u64, data: &[u8], kind: Kind) {
+        let key = (pack, offset);
+        if data.len() > PIECE || self.young.bases.contains_key(&key) {
+            return;
+        }
         let room = self.young.room(data.len());
         let piece = room.or_else(|| {
             self.old = std::mem::take(&mut self.young);
             self.young.room(data.len())
         });
         let Some(piece) = piece else { return };
-        let start = self.young.pieces[piece].len();
-        self.young.pieces[piece].extend_from_slice(data);
-        let length = data.len();
-        let base = Base {
-            piece,
-            start,
-            length,
-            ..base
-        };
-        self.young.bases.insert(key, base);
-    }
-}
-
-impl DecodeEntry for DeltaBases {
-    fn put(&mut self, pack: u32, offset: u64, data: &[u8], kind: Kind, compressed_size: usize) {
-        let key = (pack, offset);
-        if data.len() > PIECE || self.young.bases.contains_key(&key) {
-            return;
-        }
         let base = Base {
             kind,
-            compressed_size,
-            piece: 0,
-            start: 0,
-            length: 0,
+            piece,
+            start: self.young.pieces[piece].len(),
+            length: data.len(),
         };
-        self.insert(key, base, data);
+        self.young.pieces[piece].extend_from_slice(data);
+        self.young.bases.insert(key, base);
     }
 
-    fn get(&mut self, pack: u32, offset: u64, out: &mut Vec<u8>) -> Option<(Kind, usize)> {
+    /// Reads what begins at `offset` in a pack, if it is kept.
+    pub fn get(&mut self, pack: u32, offset: u64, out: &mut Vec<u8>) -> Option<Kind> {
         let key = (pack, offset);
-        let (base, moved) = match self.young.bases.get(&key) {
-            Some(base) => (*base, false),
-            None => (*self.old.bases.get(&key)?, true),
-        };
-        out.clear();
-        if moved {
-            out.extend_from_slice(self.old.data(&base));
-            self.insert(key, base, out);
-        } else {
-            out.extend_from_slice(self.young.data(&base));
+        if let Some(base) = self.young.bases.get(&key) {
+            out.clear();
+            out.extend_from_slice(self.young.data(base));
+            return Some(base.kind);
         }
-        Some((base.kind, base.compressed_size))
+        let base = *self.old.bases.get(&key)?;
+        out.clear();
+        out.extend_from_slice(self.old.data(&base));
+        self.put(pack, offset, out, base.kind);
+        Some(base.kind)
     }
 }
 
@@ -143,10 +126,10 @@ mod tests {
         let mut bases = DeltaBases::default();
         let data = vec![1; 1 << 20];
         let mut out = Vec::new();
-        bases.put(1, 0, b"first", Kind::Tree, 3);
+        bases.put(1, 0, b"first", Kind::Tree);
         for offset in 1..500 {
-            bases.put(1, offset, &data, Kind::Blob, 9);
-            assert_eq!(bases.get(1, 0, &mut out), Some((Kind::Tree, 3)), "{offset}");
+            bases.put(1, offset, &data, Kind::Blob);
+            assert_eq!(bases.get(1, 0, &mut out), Some(Kind::Tree), "{offset}");
             assert_eq!(out, b"first");
             let held: usize = [&bases.young, &bases.old]
                 .iter()

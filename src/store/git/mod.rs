@@ -31,6 +31,7 @@ mod settings;
 mod stream;
 mod temp;
 mod turn;
+mod unpack;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
