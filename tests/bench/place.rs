@@ -42,21 +42,24 @@ impl Place {
 
     /// Waits until the file system has got over what was removed before.
     fn settle(&self) {
-        const USUAL: Duration = Duration::from_micros(150);
-        const FILES: u32 = 200;
-        for waited in 0..30 {
+        const USUAL: Duration = Duration::from_micros(100);
+        const FILES: u32 = 1000;
+        for waited in 0..20 {
             let folder = self.folder();
             let began = Instant::now();
             for number in 0..FILES {
-                fs::File::create(folder.join(number.to_string())).unwrap();
+                // Each folder may lie elsewhere on the disk.
+                let below = folder.join((number / 4).to_string());
+                fs::create_dir_all(&below).unwrap();
+                fs::File::create(below.join(number.to_string())).unwrap();
             }
             if began.elapsed() < USUAL * FILES {
                 return;
             }
             if waited == 0 {
-                eprintln!("files are slow to create just now: waiting, a minute at most");
+                eprintln!("files are slow to create just now: waiting, two minutes at most");
             }
-            std::thread::sleep(Duration::from_secs(2));
+            std::thread::sleep(Duration::from_secs(6));
         }
         eprintln!("files stay slow to create: rows that write will show it");
     }
