@@ -83,7 +83,10 @@ impl Cli {
     /// what a small command costs; what refuses a line or explains has them all.
     pub fn read() -> Result<Self, clap::Error> {
         let line: Vec<OsString> = std::env::args_os().collect();
-        Self::try_parse_from(&line).or_else(|_| {
+        Self::try_parse_from(&line).or_else(|error| {
+            if error.kind() == clap::error::ErrorKind::DisplayVersion {
+                return Err(error);
+            }
             let mut whole = Self::command();
             whole.build();
             let found = whole.try_get_matches_from_mut(line)?;

@@ -221,9 +221,21 @@ impl Objects {
     pub fn new(engine: Arc<dyn Engine>) -> Self {
         let empty_tree = hash_object(engine.hash_kind(), ObjectKind::Tree, b"")
             .expect("the empty tree is no collision");
+        let options = quick_cache::OptionsBuilder::new()
+            .estimated_items_capacity(4096)
+            .weight_capacity(TREE_CACHE)
+            // By default the processors are counted, which takes a while.
+            .shards(16)
+            .build()
+            .expect("both capacities are given");
         Self {
             engine,
-            trees: Cache::with_weighter(4096, TREE_CACHE, BytesOfTree),
+            trees: Cache::with_options(
+                options,
+                BytesOfTree,
+                Default::default(),
+                Default::default(),
+            ),
             empty_tree,
         }
     }

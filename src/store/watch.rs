@@ -24,6 +24,8 @@ pub struct Watch {
     query: WatchQuery,
     /// The commit gone past last; before the first: nothing.
     last: Option<ObjectId>,
+    /// A commit read before, and its tree: mostly `last`.
+    tree: Option<(ObjectId, ObjectId)>,
     /// Commits to go past, oldest first.
     pending: VecDeque<ObjectId>,
     /// The next of `pending` does not continue `last`.
@@ -54,6 +56,7 @@ impl Watch {
             store,
             query,
             last,
+            tree: None,
             pending: VecDeque::new(),
             reset: false,
             deleted: false,
@@ -123,13 +126,25 @@ impl Watch {
 
     /// Makes the event of going from one commit to another; nothing where that
     /// changes nothing here.
-    fn event(&self, from: Option<ObjectId>, to: ObjectId, reset: bool) -> Result<Option<Event>> {
+    fn event(
+        &mut self,
+        from: Option<ObjectId>,
+        to: ObjectId,
+        reset: bool,
+    ) -> Result<Option<Event>> {
         let objects = &self.store.objects;
         let commit = objects.commit(&to)?;
         let old = match from {
-            Some(id) => objects.lookup(&objects.commit(&id)?.tree, &self.query.path)?,
+            Some(id) => {
+                let tree = match self.tree {
+                    Some((read, tree)) if read == id => tree,
+                    _ => objects.commit(&id)?.tree,
+                };
+                objects.lookup(&tree, &self.query.path)?
+            }
             None => None,
         };
+        self.tree = Some((to, commit.tree));
         let new = objects.lookup(&commit.tree, &self.query.path)?;
         let mut changes: Vec<Change> = Vec::new();
         if old != new {

@@ -19,8 +19,8 @@ pub fn import(place: &Place, report: &mut Report) {
     };
     let peer = |synced: bool| -> Duration {
         let folder = place.folder();
-        let git_dir = folder.path().join("git");
-        run(&mut place.git(folder.path(), ["init", "--quiet", "--bare", "git"]));
+        let git_dir = folder.join("git");
+        run(&mut place.git(&folder, ["init", "--quiet", "--bare", "git"]));
         let git = |args: &[&str]| {
             let mut command = if synced {
                 place.durable_git(&source, args)
@@ -57,14 +57,14 @@ pub fn export(place: &Place, report: &mut Report) {
         place.choose(2, 5),
         || {
             let folder = place.folder();
-            run(place.dk(&store, ["export", "master"]).arg(folder.path()))
+            run(place.dk(&store, ["export", "master"]).arg(&folder))
         },
         || {
             let folder = place.folder();
             let mut command = place.program("sh");
             command
                 .args(["-c", "git archive master | tar x -C \"$1\"", "sh"])
-                .arg(folder.path())
+                .arg(&folder)
                 .current_dir(&store);
             run(&mut command)
         },

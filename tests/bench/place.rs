@@ -2,7 +2,8 @@
 //! of their own.
 //!
 //! Inputs that take long to make are kept in `target/bench-data` for the next
-//! run. What a run writes goes away with it.
+//! run. What a run writes goes away at its end, not before: for half a minute
+//! after many files were removed, ext4 is slow to create others.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -26,7 +27,7 @@ impl Place {
         let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench-data");
         fs::create_dir_all(&data).unwrap();
         let dk = std::env::var_os("DK_BIN");
-        Self {
+        let place = Self {
             quick,
             dk: dk.map_or_else(|| env!("CARGO_BIN_EXE_dk").into(), PathBuf::from),
             scratch: tempfile::Builder::new()
@@ -34,7 +35,33 @@ impl Place {
                 .tempdir_in(&data)
                 .unwrap(),
             data,
+        };
+        place.settle();
+        place
+    }
+
+    /// Waits until the file system has got over what was removed before.
+    fn settle(&self) {
+        const USUAL: Duration = Duration::from_micros(100);
+        const FILES: u32 = 1000;
+        for waited in 0..20 {
+            let folder = self.folder();
+            let began = Instant::now();
+            for number in 0..FILES {
+                // Each folder may lie elsewhere on the disk.
+                let below = folder.join((number / 4).to_string());
+                fs::create_dir_all(&below).unwrap();
+                fs::File::create(below.join(number.to_string())).unwrap();
+            }
+            if began.elapsed() < USUAL * FILES {
+                return;
+            }
+            if waited == 0 {
+                eprintln!("files are slow to create just now: waiting, two minutes at most");
+            }
+            std::thread::sleep(Duration::from_secs(6));
         }
+        eprintln!("files stay slow to create: rows that write will show it");
     }
 
     /// Returns one of two numbers.
@@ -43,11 +70,13 @@ impl Place {
     }
 
     /// Returns a new folder that goes away with the run.
-    pub fn folder(&self) -> tempfile::TempDir {
+    pub fn folder(&self) -> PathBuf {
         tempfile::Builder::new()
             .prefix("it-")
+            .disable_cleanup(true)
             .tempdir_in(self.scratch.path())
             .unwrap()
+            .keep()
     }
 
     /// Returns an input, made by `make` unless an earlier run did.
@@ -56,7 +85,7 @@ impl Place {
         if !path.exists() {
             eprintln!("making {name}, once");
             let part = self.folder();
-            let part = part.path().join("part");
+            let part = part.join("part");
             make(&part);
             fs::rename(&part, &path).unwrap();
         }
@@ -70,10 +99,10 @@ impl Place {
         command
     }
 
-    /// Returns git in a folder; it cleans up nothing by itself.
+    /// Returns git in a folder; it finds nothing to clean up by itself.
     pub fn git<I: IntoIterator<Item: AsRef<OsStr>>>(&self, folder: &Path, args: I) -> Command {
         let mut command = self.program("git");
-        let quiet = ["-c", "gc.auto=0", "-c", "maintenance.auto=false"];
+        let quiet = ["-c", "gc.auto=0"];
         command.arg("-C").arg(folder).args(quiet).args(args);
         command
     }
@@ -114,7 +143,7 @@ impl Place {
     /// Returns an empty bare repository.
     pub fn store(&self) -> Store {
         let folder = self.folder();
-        run(&mut self.dk(folder.path(), ["init", "--quiet"]));
+        run(&mut self.dk(&folder, ["init", "--quiet"]));
         Store { folder }
     }
 
@@ -124,7 +153,7 @@ impl Place {
         run(Command::new("cp")
             .arg("-a")
             .arg(from.join("."))
-            .arg(folder.path()));
+            .arg(&folder));
         Store { folder }
     }
 
@@ -132,7 +161,7 @@ impl Place {
     /// GNU time.
     pub fn memory(&self, command: &Command) -> Option<f64> {
         let told = self.folder();
-        let told = told.path().join("told");
+        let told = told.join("told");
         let mut timed = self.program("/usr/bin/time");
         timed
             .args(["-f", "%M", "-o"])
@@ -159,21 +188,16 @@ impl Place {
     /// Returns how many times a second this disk appends 4 KiB durably.
     pub fn disk(&self) -> Disk {
         let folder = self.folder();
-        let file = fs::File::create(folder.path().join("log")).unwrap();
+        let file = fs::File::create(folder.join("log")).unwrap();
         // As a log does: written once before, so that only data is to be synced.
         file.write_all_at(&vec![0; 16 << 20], 0).unwrap();
         file.sync_all().unwrap();
-        Disk {
-            _folder: folder,
-            file,
-            at: 0,
-        }
+        Disk { file, at: 0 }
     }
 }
 
 /// The machine's limit for whoever syncs.
 pub struct Disk {
-    _folder: tempfile::TempDir,
     file: fs::File,
     at: u64,
 }
@@ -188,14 +212,14 @@ impl Disk {
     }
 }
 
-/// A repository that goes away.
+/// A repository to write to.
 pub struct Store {
-    folder: tempfile::TempDir,
+    folder: PathBuf,
 }
 
 impl Store {
     pub fn path(&self) -> &Path {
-        self.folder.path()
+        &self.folder
     }
 }
 

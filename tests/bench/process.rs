@@ -14,8 +14,7 @@ pub fn put(place: &Place, report: &mut Report) {
     for (name, level, synced) in [("put", "strict", true), ("put-unsynced", "none", false)] {
         let base = tree(place, 1000);
         let store = place.copy(&base);
-        let folder = place.folder();
-        let work = folder.path();
+        let work = &place.folder();
         run(place
             .program("git")
             .args(["clone", "--quiet"])

@@ -121,24 +121,35 @@ async fn send(
         .await
         .map_err(|_| broken())??;
     let bell = watch.bell();
+    // Events sent together: the first after a pause at once, by and by more.
+    let mut most = 1;
     loop {
-        let (back, next) = spawn_blocking(move || {
-            let next = watch.advance();
-            (watch, next)
+        let (back, batch, next) = spawn_blocking(move || {
+            let mut batch = Vec::new();
+            loop {
+                match watch.advance() {
+                    Ok(Some(event)) => batch.push(event),
+                    next => return (watch, batch, next.map(|_| false)),
+                }
+                if batch.len() == most {
+                    return (watch, batch, Ok(true));
+                }
+            }
         })
         .await
         .map_err(|_| broken())?;
         watch = back;
-        match next? {
-            Some(event) => {
-                if sender.send(Ok(vec![event])).await.is_err() {
-                    return Ok(());
-                }
-            }
-            None => tokio::select! {
-                () = bell.notified() => {}
-                () = sender.closed() => return Ok(()),
-            },
+        if !batch.is_empty() && sender.send(Ok(batch)).await.is_err() {
+            return Ok(());
+        }
+        if next? {
+            most = (most * 2).min(128);
+            continue;
+        }
+        most = 1;
+        tokio::select! {
+            () = bell.notified() => {}
+            () = sender.closed() => return Ok(()),
         }
     }
 }

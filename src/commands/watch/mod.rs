@@ -264,6 +264,9 @@ async fn resume(session: &Session, cursor: &Cursor, text: &str) -> anyhow::Resul
     })
 }
 
+/// Records printed together at most.
+const TOGETHER: usize = 128;
+
 /// A watch under way.
 struct Watch<'a> {
     session: &'a Session,
@@ -285,35 +288,60 @@ enum Step {
     Ended(ExitStatus),
     /// Nobody reads standard output any more.
     Unread,
+    /// Nothing yet.
+    Waiting,
 }
 
 impl Watch<'_> {
-    /// Prints records until there are enough of them.
+    /// Prints records until there are enough of them. Those that have come
+    /// already are printed together, unless each is to be noted by itself.
     async fn print(mut self, format: Format) -> anyhow::Result<()> {
+        let together = if self.cursor.is_some() || self.query.latest {
+            1
+        } else {
+            TOGETHER
+        };
         let tells_resets = self.session.ui.json || format == Format::Commits;
+        let mut step = self.step(&mut None, true).await;
         loop {
-            let Step::Commit(record) = self.step(&mut None, true).await? else {
+            let Step::Commit(first) = step? else {
                 return Ok(());
             };
-            let commit = record.commit.id;
-            let (ui, cursor) = (self.session.ui.clone(), self.cursor.clone());
-            let counts = !record.changes.is_empty() || (record.reset && tells_resets);
-            blocking(move || {
-                if counts {
-                    print(&ui, &record, format)?;
+            let mut records = vec![first];
+            let mut enough = false;
+            step = loop {
+                if let Some(record) = records.last()
+                    && (!record.changes.is_empty() || (record.reset && tells_resets))
+                {
+                    enough = self.last();
                 }
-                if let Some(cursor) = &cursor {
+                if enough || records.len() == together {
+                    break Ok(Step::Waiting);
+                }
+                match self.ready().await {
+                    Ok(Step::Commit(record)) => records.push(record),
+                    other => break other,
+                }
+            };
+            let newest = records.last().map(|record| record.commit.id);
+            let (ui, cursor) = (self.session.ui.clone(), self.cursor.clone());
+            blocking(move || {
+                print(&ui, &records, format, tells_resets)?;
+                if let (Some(cursor), Some(newest)) = (&cursor, newest) {
                     // A cursor must not outlive the record it stands for.
                     ui.sync().context("cannot sync standard output")?;
-                    cursor.write(Some(&record.commit.id))?;
+                    cursor.write(Some(&newest))?;
                 }
                 Ok(())
             })
             .await?;
-            if counts && self.last() {
+            if enough {
                 return Ok(());
             }
-            self.handled(commit);
+            self.handled(newest);
+            if matches!(step, Ok(Step::Waiting)) {
+                step = self.step(&mut None, true).await;
+            }
         }
     }
 
@@ -323,7 +351,7 @@ impl Watch<'_> {
         loop {
             let idle = running.is_none();
             match self.step(&mut running, idle || restart).await? {
-                Step::Unread => return Ok(()),
+                Step::Unread | Step::Waiting => return Ok(()),
                 Step::Ended(status) => {
                     let Some(ended) = running.take() else {
                         continue;
@@ -335,7 +363,7 @@ impl Watch<'_> {
                     if self.last() {
                         return Ok(());
                     }
-                    self.handled(ended.work().commit);
+                    self.handled(Some(ended.work().commit));
                 }
                 Step::Commit(record) if record.changes.is_empty() => (),
                 Step::Commit(record) => {
@@ -351,8 +379,8 @@ impl Watch<'_> {
 
     /// Forgets what came in while a commit was being handled, where only the
     /// newest state is asked for.
-    fn handled(&mut self, commit: ObjectId) {
-        if self.query.latest {
+    fn handled(&mut self, commit: Option<ObjectId>) {
+        if let (true, Some(commit)) = (self.query.latest, commit) {
             self.query.since = Since::Commit(commit);
             self.events = self.session.client.watch(self.query.clone());
         }
@@ -364,6 +392,16 @@ impl Watch<'_> {
             *left -= 1;
         }
         self.left == Some(0)
+    }
+
+    /// Returns what has come already.
+    async fn ready(&mut self) -> anyhow::Result<Step> {
+        let mut none = None;
+        tokio::select! {
+            biased;
+            step = self.step(&mut none, true) => step,
+            () = std::future::ready(()) => Ok(Step::Waiting),
+        }
     }
 
     /// Waits for what comes next: a commit, if they are wanted now, or the end
@@ -412,13 +450,20 @@ async fn silence(timeout: Option<Duration>) {
     }
 }
 
-/// Prints one record.
-fn print(ui: &Ui, record: &Record, format: Format) -> anyhow::Result<()> {
-    ui.show(record, |record, out| {
-        let mut lines = Vec::new();
-        record.write(format, &mut lines)?;
-        out.write_all(&ui.text(&lines))
-    })
+/// Prints records, those without a change only where a reset is told.
+fn print(ui: &Ui, records: &[Record], format: Format, tells_resets: bool) -> anyhow::Result<()> {
+    let mut out = ui.records();
+    for record in records {
+        if record.changes.is_empty() && !(record.reset && tells_resets) {
+            continue;
+        }
+        out.show(record, |record, out| {
+            let mut lines = Vec::new();
+            record.write(format, &mut lines)?;
+            out.write_all(&ui.text(&lines))
+        })?;
+    }
+    out.finish()
 }
 
 /// Parses a time: a number and `ms`, `s` (or nothing), `m`, `h` or `d`.

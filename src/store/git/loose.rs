@@ -32,13 +32,22 @@ pub(super) fn fast() -> Compression {
     Compression::new(2).unwrap_or(Compression::BEST_SPEED)
 }
 
+/// What Git compresses loose objects with unless told.
+const DEFAULT_LEVEL: Compression = Compression::BEST_SPEED;
+/// So much of a disk any file takes. Compressing what fits into it gains nothing,
+/// and takes longer than all else; a pack is compressed anew.
+const BLOCK: usize = 4096;
+/// What a zlib stream adds to a stored block: header, length twice, checksum.
+const STORED_FRAME: usize = 2 + 5 + 4;
+
 /// Where and how loose objects are written.
 pub(super) struct Loose {
     /// `objects`
     pub dir: PathBuf,
     pub hash: HashKind,
     pub keeping: Keeping,
-    pub level: Compression,
+    /// `None`: nobody said.
+    pub level: Option<Compression>,
 }
 
 /// Content that came as a stream.
@@ -72,14 +81,14 @@ impl Loose {
         let mut dirs = BTreeSet::new();
         let mut compressed = Vec::new();
         for object in objects {
-            deflate(
-                self.level,
-                &[
-                    object.kind.header(object.data.len() as u64).as_bytes(),
-                    &object.data,
-                ],
-                &mut compressed,
-            );
+            let header = object.kind.header(object.data.len() as u64);
+            let parts = [header.as_bytes(), &object.data];
+            match self.level {
+                None if header.len() + object.data.len() + STORED_FRAME <= BLOCK => {
+                    store(&parts, &mut compressed);
+                }
+                level => deflate(level.unwrap_or(DEFAULT_LEVEL), &parts, &mut compressed),
+            }
             let path = loose_path(&self.dir, &object.id);
             let mut file = self.temp_beside(&path, &mut dirs)?;
             file.write_all(&compressed)
@@ -185,7 +194,10 @@ impl Loose {
     fn large(&self, reader: &mut dyn Read, size: u64) -> Result<Blob> {
         let file = self.temp()?;
         let mut hasher = ObjectHasher::new(self.hash, ObjectKind::Blob, size);
-        let mut out = Box::new(deflate::Write::new(file.as_file(), self.level));
+        let mut out = Box::new(deflate::Write::new(
+            file.as_file(),
+            self.level.unwrap_or(DEFAULT_LEVEL),
+        ));
         out.write_all(ObjectKind::Blob.header(size).as_bytes())
             .map_err(cannot_write(file.path()))?;
         content::copy_exactly(reader, size, |chunk| {
@@ -232,6 +244,27 @@ fn fan_out(path: &Path) -> &Path {
 
 pub(super) fn cannot_write(path: &Path) -> impl FnOnce(io::Error) -> Error {
     Error::io(format!("cannot write {}", path.display()))
+}
+
+/// Frames `parts`, one after the other and less than 64 KiB, as one stream that
+/// is not compressed (RFC 1950 and 1951, 3.2.4) into `out`.
+fn store(parts: &[&[u8]], out: &mut Vec<u8>) {
+    const MODULUS: u64 = 65521;
+    let length = parts.iter().map(|part| part.len() as u16).sum::<u16>();
+    out.clear();
+    out.extend_from_slice(&[0x78, 0x01, 1]);
+    out.extend_from_slice(&length.to_le_bytes());
+    out.extend_from_slice(&(!length).to_le_bytes());
+    let (mut sum, mut sums) = (1_u64, 0_u64);
+    for part in parts {
+        out.extend_from_slice(part);
+        for byte in *part {
+            sum += u64::from(*byte);
+            sums += sum;
+        }
+    }
+    let adler = ((sums % MODULUS) << 16) | (sum % MODULUS);
+    out.extend_from_slice(&(adler as u32).to_be_bytes());
 }
 
 /// Compresses `parts`, one after the other, as one stream into `out`.
@@ -283,6 +316,19 @@ pub(super) fn deflate(level: Compression, parts: &[&[u8]], out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_stored_inflates_to_the_same() {
+        for data in [&b""[..], b"a", &[0xff; BLOCK - STORED_FRAME - 4]] {
+            let mut out = Vec::new();
+            store(&[b"head", data], &mut out);
+            assert_eq!(out.len(), data.len() + 4 + STORED_FRAME);
+            let mut back = vec![0; data.len() + 5];
+            let (status, used, made) = gix::zlib::Inflate::default().once(&out, &mut back).unwrap();
+            assert_eq!((status, used), (Status::StreamEnd, out.len()));
+            assert_eq!(back[..made], [b"head", data].concat());
+        }
+    }
 
     #[test]
     fn what_is_deflated_inflates_to_the_same() {

@@ -31,9 +31,12 @@ mod settings;
 mod stream;
 mod temp;
 mod turn;
+mod unpack;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Instant;
 
 use crate::model::{HashKind, ObjectId};
 use crate::store::engine::{
@@ -61,6 +64,8 @@ pub struct Git {
     objects: Objects,
     loose: Loose,
     refs: Refs,
+    /// As it was opened, and when: see `repository`.
+    opened: Mutex<Option<(Instant, gix::Repository)>>,
 }
 
 impl Git {
@@ -98,6 +103,7 @@ impl Git {
             objects: Objects::new(dir, hash, multi_pack_index)?,
             loose,
             refs,
+            opened: Mutex::new(Some((Instant::now(), repo))),
         })
     }
 
@@ -254,16 +260,14 @@ fn keeping(repo: &gix::Repository, durability: Durability) -> Keeping {
 }
 
 /// How hard to compress loose objects, as git-config(1) says.
-fn level(repo: &gix::Repository) -> gix::zlib::Compression {
+fn level(repo: &gix::Repository) -> Option<gix::zlib::Compression> {
     let config = repo.config_snapshot();
     let level = config
         .integer("core.looseCompression")
         .or_else(|| config.integer("core.compression"));
     match level {
-        Some(-1) => gix::zlib::Compression::DEFAULT,
-        level => level
-            .and_then(|level| gix::zlib::Compression::new(level.try_into().ok()?))
-            .unwrap_or_else(loose::fast),
+        Some(-1) => Some(gix::zlib::Compression::DEFAULT),
+        level => gix::zlib::Compression::new(level?.try_into().ok()?),
     }
 }
 

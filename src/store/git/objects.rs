@@ -2,8 +2,9 @@
 //!
 //! What stays true:
 //!
-//! - Reading goes through gix's object database by handles that never look for
-//!   new packs by themselves. They are kept in a pool; each belongs to a [`View`].
+//! - What packs hold is read by `unpack`; all else goes through gix's object
+//!   database, by handles that never look for new packs by themselves. Both are
+//!   kept in a pool; each belongs to a [`View`].
 //! - A miss looks at the directories' times, and at their names where the times
 //!   are too fresh to be trusted. Where they changed, a new view replaces the
 //!   old one with all its handles, and the look-up is repeated. So a miss costs
@@ -20,7 +21,7 @@ use std::fs;
 use std::hash::{Hash as _, Hasher as _};
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -31,8 +32,8 @@ use crate::model::{HashKind, ObjectId};
 use crate::store::engine::{ObjectKind, hash_object};
 use crate::store::{Error, Result};
 
-use super::deltas::DeltaBases;
 use super::stream;
+use super::unpack::{Pack, Unpacker};
 
 type Handle = gix::odb::HandleArc;
 
@@ -63,6 +64,8 @@ struct State {
     room: usize,
     /// All of `view` and `store`.
     idle: Vec<Handle>,
+    /// All of `view`.
+    idle_unpackers: Vec<Unpacker>,
 }
 
 /// What was on disk at one time.
@@ -78,17 +81,14 @@ struct View {
     /// How many packs there are.
     count: usize,
     packs: OnceLock<Vec<Pack>>,
+    /// The pack that had what was looked for last.
+    latest: AtomicUsize,
     /// Commits whose parents were never fetched (gitformat-shallow).
     shallow: HashSet<ObjectId>,
 }
 
 /// Times of what changes when packs or alternates come and go.
 type Stamp = Vec<Option<SystemTime>>;
-
-struct Pack {
-    path: PathBuf,
-    index: gix_pack::index::File<gix_pack::MMap>,
-}
 
 impl Objects {
     pub fn new(dir: PathBuf, hash: HashKind, multi_pack_index: bool) -> Result<Self> {
@@ -102,6 +102,7 @@ impl Objects {
                 store: open_store(&dir, hash, multi_pack_index, room)?,
                 room,
                 idle: Vec::new(),
+                idle_unpackers: Vec::new(),
             }),
             dir,
             refreshing: Mutex::new(()),
@@ -109,6 +110,9 @@ impl Objects {
     }
 
     pub fn find(&self, id: &ObjectId, buffer: &mut Vec<u8>) -> Result<Option<ObjectKind>> {
+        if let Some(kind) = self.unpack(id, buffer) {
+            return Ok(Some(kind));
+        }
         buffer.clear();
         let found = self.look_up(id, |handle, id| {
             let found = gix_pack::Find::try_find(handle, id, buffer)?;
@@ -124,6 +128,27 @@ impl Objects {
             }
             found => Ok(found.map(|(kind, _)| kind)),
         }
+    }
+
+    /// Reads an object from a pack, if it is in one that can be read.
+    fn unpack(&self, id: &ObjectId, buffer: &mut Vec<u8>) -> Option<ObjectKind> {
+        if id.hash_kind() != self.hash {
+            return None;
+        }
+        let (view, idle) = {
+            let mut state = self.lock();
+            (state.view.clone(), state.idle_unpackers.pop())
+        };
+        let mut unpacker = idle.unwrap_or_default();
+        let found = view.find(id, self.hash).and_then(|(number, offset)| {
+            let pack = &view.packs(self.hash)[number];
+            unpacker.unpack(pack, u32::try_from(number).ok()?, offset, buffer)
+        });
+        let mut state = self.lock();
+        if state.view.number == view.number && state.idle_unpackers.len() < IDLE_HANDLES {
+            state.idle_unpackers.push(unpacker);
+        }
+        found.map(kind)
     }
 
     pub fn header(&self, id: &ObjectId) -> Result<Option<(ObjectKind, u64)>> {
@@ -226,7 +251,7 @@ impl Objects {
             || view
                 .packs(self.hash)
                 .iter()
-                .any(|pack| pack.offset(id).is_some() && pack.keep_alive())
+                .any(|pack| pack.offset(id).is_some() && keep_pack_alive(pack))
     }
 
     /// As [`Objects::keep_alive`], with a look for new packs before it says no.
@@ -324,6 +349,7 @@ impl Objects {
                 store,
                 room,
                 idle: Vec::new(),
+                idle_unpackers: Vec::new(),
             };
             std::mem::replace(&mut *state, next)
         };
@@ -357,9 +383,7 @@ fn git_kind(hash: HashKind) -> gix::hash::Kind {
 }
 
 fn new_handle(store: &Arc<gix::odb::Store>) -> Handle {
-    let mut handle = store
-        .to_cache_arc()
-        .with_pack_cache(|| Box::new(DeltaBases::default()));
+    let mut handle = store.to_cache_arc();
     handle.refresh_never();
     handle.ignore_replacements = true;
     handle
@@ -391,6 +415,7 @@ impl View {
             shallow: shallow(dir),
             places,
             packs: OnceLock::new(),
+            latest: AtomicUsize::new(0),
         })
     }
 
@@ -410,13 +435,25 @@ impl View {
         true
     }
 
+    /// Returns which pack has an object, and where.
+    fn find(&self, id: &ObjectId, hash: HashKind) -> Option<(usize, u64)> {
+        let packs = self.packs(hash);
+        let latest = self.latest.load(Ordering::Relaxed);
+        let others = (0..packs.len()).filter(|number| *number != latest);
+        let found = std::iter::once(latest)
+            .chain(others)
+            .find_map(|number| Some((number, packs.get(number)?.offset(id)?)))?;
+        self.latest.store(found.0, Ordering::Relaxed);
+        Some(found)
+    }
+
     fn packs(&self, hash: HashKind) -> &[Pack] {
         self.packs.get_or_init(|| {
             let mut packs = Vec::new();
             for place in &self.places {
                 let entries = fs::read_dir(place.join("pack"));
                 for entry in entries.into_iter().flatten().flatten() {
-                    packs.extend(Pack::open(&entry.path(), hash));
+                    packs.extend(Pack::open(&entry.path(), git_kind(hash)));
                 }
             }
             packs
@@ -424,29 +461,11 @@ impl View {
     }
 }
 
-impl Pack {
-    /// `None` for what is not the index of a pack, or a damaged one: whoever
-    /// reads through gix hears of that.
-    fn open(index: &Path, hash: HashKind) -> Option<Self> {
-        if index.extension()? != "idx" {
-            return None;
-        }
-        Some(Self {
-            path: index.with_extension("pack"),
-            index: gix_pack::index::File::at(index, git_kind(hash)).ok()?,
-        })
-    }
-
-    /// Cruft packs do not count: they hold what nothing reaches, and git prunes
-    /// it by times kept beside. A pack may become one without a new name.
-    fn keep_alive(&self) -> bool {
-        !self.path.with_extension("mtimes").exists() && touch(&self.path)
-    }
-
-    fn offset(&self, id: &ObjectId) -> Option<u64> {
-        let oid = gix::oid::from_bytes_unchecked(id.as_bytes());
-        Some(self.index.pack_offset_at_index(self.index.lookup(oid)?))
-    }
+/// Makes a collector count the age of what is in a pack anew. Cruft packs do not
+/// count: they hold what nothing reaches, and git prunes it by times kept
+/// beside. A pack may become one without a new name.
+fn keep_pack_alive(pack: &Pack) -> bool {
+    !pack.path.with_extension("mtimes").exists() && touch(&pack.path)
 }
 
 /// The path of a loose object below an object directory.

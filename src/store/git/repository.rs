@@ -6,6 +6,8 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::PoisonError;
+use std::time::Duration;
 
 use crate::model::ObjectId;
 use crate::model::request::{Collected, Progress, RemoteInfo};
@@ -28,6 +30,17 @@ impl Git {
                 "cannot open {}",
                 self.path.display()
             )))
+    }
+
+    /// Returns the repository for its configuration: what was read a moment ago
+    /// at its opening, else as it is now. It is not for reading objects.
+    fn configured(&self) -> Result<gix::Repository> {
+        const MOMENT: Duration = Duration::from_secs(1);
+        let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*opened {
+            Some((at, repo)) if at.elapsed() < MOMENT => Ok(repo.clone()),
+            _ => self.reopen(),
+        }
     }
 
     /// Changes the repository's own configuration file.
@@ -56,6 +69,7 @@ impl Git {
                 Error::Invalid(format!("{} is no configuration: {error}", path.display()))
             })?;
         edit(&mut config)?;
+        *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let staged = self.refs.locks.stage(&owner, config.to_bstring().into())?;
         if let Some(permissions) = permissions {
             // Credentials may be in it.
@@ -96,7 +110,7 @@ impl Repository for Git {
         if name.is_some() && email.is_some() {
             return Ok((name, email));
         }
-        let repo = self.reopen()?;
+        let repo = self.configured()?;
         let config = repo.config_snapshot();
         let text = |key| filled(&config.string(key)?.to_string());
         Ok((
@@ -127,7 +141,7 @@ impl Repository for Git {
     }
 
     fn config(&self, key: &str) -> Result<Option<String>> {
-        let repo = self.reopen()?;
+        let repo = self.configured()?;
         let value = repo.config_snapshot().string(known(key)?);
         Ok(value.map(|value| value.to_string()))
     }
