@@ -10,7 +10,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::Parser as _;
 use datakit::commands::{self, Cli};
 use datakit::ui::{Color, Exit, Ui, signals};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -27,7 +26,7 @@ enum End {
 
 fn main() -> ExitCode {
     commands::complete();
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::read() {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
     };

@@ -189,6 +189,11 @@ impl Ui {
         self.closed.load(Ordering::Relaxed)
     }
 
+    /// Tells whether stdout takes a little (PIPE_BUF) without waiting.
+    pub fn ready(&self) -> bool {
+        reader::ready()
+    }
+
     /// Returns what notices, while nothing is printed, that the reader of
     /// stdout went away.
     pub fn reader(&self) -> io::Result<Reader> {

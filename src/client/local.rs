@@ -30,12 +30,16 @@ pub struct Options {
     pub durability: Durability,
     /// Look for a repository at the path and above it, as Git does.
     pub discover: bool,
+    /// The program has nothing else to do meanwhile: what is quickly read is
+    /// read where it is asked for, which spares a thread.
+    pub alone: bool,
 }
 
 /// A store in this process.
 pub struct Local {
     store: Arc<Store>,
     url: String,
+    alone: bool,
     /// Wakes watches; started by the first, stopped with this.
     looker: Mutex<Option<JoinHandle<()>>>,
 }
@@ -58,7 +62,9 @@ impl Local {
         let engine =
             store::git::Git::open(path, options.durability, options.discover).map_err(error)?;
         let url = engine.path().display().to_string();
-        Ok(Self::new(Arc::new(engine), url))
+        let mut local = Self::new(Arc::new(engine), url);
+        local.alone = options.alone;
+        Ok(local)
     }
 
     /// Makes a bare repository, or finds the one that is there. Returns its path.
@@ -77,6 +83,7 @@ impl Local {
         Self {
             store: Arc::new(Store::new(engine)),
             url,
+            alone: false,
             looker: Mutex::new(None),
         }
     }
@@ -97,6 +104,17 @@ impl Local {
                 )),
             },
         }
+    }
+
+    /// As [`Local::run`], for what takes next to no time.
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Arc<Store>) -> store::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        if self.alone {
+            return work(&self.store).map_err(error);
+        }
+        self.run(work).await
     }
 
     fn feed<T: Send + Unpin + 'static>(
@@ -194,7 +212,7 @@ impl Client for Local {
     }
 
     async fn identity(&self) -> Result<Identity> {
-        self.run(|store| {
+        self.read(|store| {
             let (name, email) = match store.engine.repository() {
                 Some(repository) => repository.identity()?,
                 None => (None, None),
@@ -210,13 +228,13 @@ impl Client for Local {
 
     async fn resolve(&self, rev: &Rev) -> Result<ObjectId> {
         let rev = rev.clone();
-        self.run(move |store| rev::resolve(&store.objects, &rev))
+        self.read(move |store| rev::resolve(&store.objects, &rev))
             .await
     }
 
     async fn commit(&self, id: &ObjectId) -> Result<Commit> {
         let id = *id;
-        self.run(move |store| store.objects.commit(&id)).await
+        self.read(move |store| store.objects.commit(&id)).await
     }
 
     async fn branches(&self) -> Result<Vec<Branch>> {
@@ -229,7 +247,7 @@ impl Client for Local {
 
     async fn head(&self, branch: &BranchName) -> Result<Option<ObjectId>> {
         let branch = branch.clone();
-        self.run(move |store| store.head(&branch)).await
+        self.read(move |store| store.head(&branch)).await
     }
 
     async fn move_head(
@@ -262,7 +280,7 @@ impl Client for Local {
 
     async fn stat(&self, at: &At, path: &TreePath) -> Result<Option<Stat>> {
         let (at, path) = (at.clone(), path.clone());
-        self.run(move |store| {
+        self.read(move |store| {
             let root = root(store, &at)?;
             let Some(entry) = store.objects.lookup(&root.id, &path)? else {
                 return Ok(None);
@@ -314,7 +332,7 @@ impl Client for Local {
 
     async fn open(&self, at: &At, path: &TreePath) -> Result<Box<dyn Read + Send>> {
         let (at, path) = (at.clone(), path.clone());
-        self.run(move |store| {
+        self.read(move |store| {
             let entry = entry(store, &at, &path)?;
             open(store, &path, &entry)
         })
@@ -323,7 +341,7 @@ impl Client for Local {
 
     async fn open_blob(&self, id: &ObjectId) -> Result<Box<dyn Read + Send>> {
         let id = *id;
-        self.run(move |store| match store.engine.header(&id)? {
+        self.read(move |store| match store.engine.header(&id)? {
             Some(_) => store.objects.open(&id),
             None => Err(store::Error::NotFound(format!("blob {id}"))),
         })
@@ -415,7 +433,7 @@ impl Client for Local {
 
     async fn transaction(&self, prefix: &str) -> Result<Transaction> {
         let prefix = prefix.to_owned();
-        self.run(move |store| store.transaction(&prefix)).await
+        self.read(move |store| store.transaction(&prefix)).await
     }
 
     async fn tx_edit(&self, tx: &TransactionId, edits: Edits) -> Result<Transaction> {

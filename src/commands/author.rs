@@ -34,7 +34,7 @@ pub(super) fn identity(text: &str) -> Result<Identity, String> {
 /// in the local zone.
 pub(super) fn time() -> anyhow::Result<Time> {
     match std::env::var("GIT_AUTHOR_DATE") {
-        Ok(text) if !text.trim().is_empty() => date(text.trim(), &TimeZone::system()).ok_or_else(|| {
+        Ok(text) if !text.trim().is_empty() => date(text.trim(), &local()).ok_or_else(|| {
             Usage::new(format!("GIT_AUTHOR_DATE is not a date: {text}"))
                 .hint("write it as '@1700000000 +0100', '2023-11-14T22:13:20+01:00' or 'Tue, 14 Nov 2023 22:13:20 +0100'")
                 .into()
@@ -46,12 +46,25 @@ pub(super) fn time() -> anyhow::Result<Time> {
 
 fn now() -> anyhow::Result<Time> {
     let now = Timestamp::now();
-    let offset = TimeZone::system().to_offset(now).seconds();
+    let offset = local().to_offset(now).seconds();
     let seconds = now.as_second();
     Ok(Time {
         seconds,
         offset: i32::checked_div(offset, 60).context("the local time zone is unusable")?,
     })
+}
+
+/// Returns the local zone. Its own file is enough unless TZ says otherwise: to
+/// learn the zone's name, a database of all zones would be listed.
+fn local() -> TimeZone {
+    let own = || {
+        let zone = std::fs::read("/etc/localtime").ok()?;
+        TimeZone::tzif("local", &zone).ok()
+    };
+    match std::env::var_os("TZ") {
+        None => own().unwrap_or_else(TimeZone::system),
+        Some(_) => TimeZone::system(),
+    }
 }
 
 /// Parses one date; those without a zone are in `local`.

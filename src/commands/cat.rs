@@ -2,6 +2,8 @@
 
 use std::io::{self, Read, Write as _};
 
+use anyhow::Context as _;
+
 use crate::client::At;
 use crate::commands::{Session, blocking, completions, named, parse};
 use crate::model::text::JsonBytes;
@@ -31,6 +33,10 @@ pub struct Args {
 
 /// How many bytes are read at once.
 const PIECE: usize = 128 * 1024;
+
+/// So much goes into a pipe that is [`Ui::ready`] without waiting for its reader
+/// (PIPE_BUF): no thread is needed.
+const SMALL: u64 = if cfg!(target_os = "linux") { 4096 } else { 512 };
 
 /// One file, for JSON.
 #[derive(serde::Serialize)]
@@ -65,8 +71,16 @@ pub(super) async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
 
 /// Writes one file of any tree to stdout.
 pub(super) async fn write(session: &Session, at: &At, path: &TreePath) -> anyhow::Result<()> {
-    let reader = session.client.open(at, path).await?;
+    let mut reader = session.client.open(at, path).await?;
+    let mut start = Vec::new();
+    let read = reader.by_ref().take(SMALL + 1).read_to_end(&mut start);
+    read.with_context(|| format!("cannot read {path}"))?;
+    let small = !session.ui.json && start.len() as u64 <= SMALL && session.ui.ready();
+    let reader = Box::new(io::Cursor::new(start).chain(reader));
     let (ui, at, path) = (session.ui.clone(), at.clone(), path.clone());
+    if small {
+        return copy(&ui, reader, &at, &path);
+    }
     blocking(move || copy(&ui, reader, &at, &path)).await
 }
 

@@ -1,8 +1,9 @@
 //! `dk export`: a tree as a folder, or as a tar stream.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::future::poll_fn;
-use std::io::{BufWriter, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -115,7 +116,10 @@ impl Export {
             {
                 item.path = TreePath::root().join(name);
             }
-            TreePath::new(item.path.as_bytes())?;
+            if let Err(illegal) = TreePath::new(item.path.as_bytes()) {
+                // As text: the user did nothing wrong.
+                bail!("{illegal}");
+            }
             bytes += item.size.unwrap_or(0);
             if !batch.is_empty() && (batch.len() == BATCH || bytes > BATCH_BYTES) {
                 bytes = item.size.unwrap_or(0);
@@ -187,30 +191,75 @@ async fn next(items: &mut Records<Item>) -> Option<Result<Item, Error>> {
 /// Large pieces: standard output has no buffer of its own.
 const BUFFER: usize = 256 * 1024;
 
-fn tar(export: &Export, time: u64) -> anyhow::Result<()> {
-    let out = BufWriter::with_capacity(BUFFER, export.ui.stdout());
-    let mut archive = tar::Builder::new(out);
-    let mut above = TreePath::root();
-    export.leaves(|items| {
-        for leaf in export.open(items)? {
-            add(export, &mut archive, &mut above, leaf, time)?;
+/// A stream that takes nothing more once it was given up.
+struct Unended<W> {
+    out: W,
+    given_up: bool,
+}
+
+impl<W: Write> Write for Unended<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.given_up {
+            true => Err(io::ErrorKind::BrokenPipe.into()),
+            false => self.out.write(bytes),
         }
-        Ok(())
-    })?;
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+fn tar(export: &Export, time: u64) -> anyhow::Result<()> {
+    let mut archive = tar::Builder::new(Unended {
+        out: BufWriter::with_capacity(BUFFER, export.ui.stdout()),
+        given_up: false,
+    });
+    let written = entries(export, &mut archive, time);
+    if written.is_err() {
+        // The end-of-archive block would say that this is all.
+        archive.get_mut().given_up = true;
+        return written;
+    }
     archive.into_inner()?.flush()?;
     Ok(())
+}
+
+fn entries(
+    export: &Export,
+    archive: &mut tar::Builder<impl Write>,
+    time: u64,
+) -> anyhow::Result<()> {
+    let mut added = Added {
+        folder: TreePath::root(),
+        links: HashSet::new(),
+    };
+    export.leaves(|items| {
+        for leaf in export.open(items)? {
+            add(export, archive, &mut added, leaf, time)?;
+        }
+        Ok(())
+    })
+}
+
+/// What is in the archive already.
+struct Added {
+    /// The folder of the last leaf; those above it are there too.
+    folder: TreePath,
+    /// A folder of such a name would lead whoever unpacks it astray.
+    links: HashSet<Vec<u8>>,
 }
 
 /// Adds one leaf, and the folders above it that are new.
 fn add(
     export: &Export,
     archive: &mut tar::Builder<impl Write>,
-    above: &mut TreePath,
+    added: &mut Added,
     mut leaf: Leaf,
     time: u64,
 ) -> anyhow::Result<()> {
     let path = leaf.item.path.clone();
-    folders(archive, above, &path, time)?;
+    folders(archive, added, &path, time)?;
     let name = Path::new(OsStr::from_bytes(path.as_bytes()));
     match leaf.item.entry.mode.kind() {
         EntryKind::Submodule => {
@@ -219,6 +268,7 @@ fn add(
             archive.append_data(&mut header, slashed(&path), &[][..])?;
         }
         EntryKind::Link => {
+            added.links.insert(path.as_bytes().to_vec());
             let target = leaf.target()?;
             let mut header = header(tar::EntryType::Symlink, 0o777, 0, time);
             // Without a detour over path components, which would change it.
@@ -252,7 +302,7 @@ fn header(kind: tar::EntryType, mode: u32, size: u64, time: u64) -> tar::Header 
 /// Adds the folders above `path` that the entry before it, in `above`, did not have.
 fn folders(
     archive: &mut tar::Builder<impl Write>,
-    above: &mut TreePath,
+    added: &mut Added,
     path: &TreePath,
     time: u64,
 ) -> anyhow::Result<()> {
@@ -260,12 +310,15 @@ fn folders(
     let mut folder = TreePath::root();
     for step in parent.steps() {
         folder.push(step);
-        if !above.starts_with(&folder) {
+        if !added.folder.starts_with(&folder) {
+            if added.links.contains(folder.as_bytes()) {
+                bail!("{folder} is both a link and a folder");
+            }
             let mut header = header(tar::EntryType::Directory, 0o755, 0, time);
             archive.append_data(&mut header, slashed(&folder), &[][..])?;
         }
     }
-    *above = parent;
+    added.folder = parent;
     Ok(())
 }
 

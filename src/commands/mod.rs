@@ -9,6 +9,8 @@ use std::ffi::OsString;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use clap::{CommandFactory as _, FromArgMatches as _, Parser as _};
+
 use crate::client::{self, Client};
 use crate::model::path::NameError;
 use crate::model::{Identity, Kind, ObjectId, Rev, RevPath, Signature};
@@ -47,6 +49,7 @@ mod tx;
 mod watch;
 
 pub use completions::complete;
+pub use open::abandon;
 
 /// Keep versioned trees of files in a Git repository, and watch them
 ///
@@ -71,6 +74,22 @@ pub struct Cli {
     pub global: Global,
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// Parses the command line of this process.
+    ///
+    /// Only the command that is asked for is put together, which is most of
+    /// what a small command costs; what refuses a line or explains has them all.
+    pub fn read() -> Result<Self, clap::Error> {
+        let line: Vec<OsString> = std::env::args_os().collect();
+        Self::try_parse_from(&line).or_else(|_| {
+            let mut whole = Self::command();
+            whole.build();
+            let found = whole.try_get_matches_from_mut(line)?;
+            Self::from_arg_matches(&found).map_err(|error| error.format(&mut whole))
+        })
+    }
 }
 
 /// The options every command takes.
@@ -178,12 +197,6 @@ pub fn interrupts_are_held() -> bool {
     HOLDERS.load(Ordering::SeqCst) > 0
 }
 
-/// Removes what writes under way have put on disk so far, at the end of a
-/// process that a signal ends in the middle of them.
-pub fn abandon() {
-    open::abandon();
-}
-
 /// Runs blocking work (reading a file of the store, say) where it may block,
 /// so that a signal still ends the command.
 pub(crate) async fn blocking<T: Send + 'static>(
@@ -210,6 +223,7 @@ pub(crate) fn named(error: anyhow::Error, wanted: &RevPath) -> anyhow::Error {
 }
 
 #[derive(clap::Subcommand, Debug)]
+#[command(defer = true)]
 pub enum Command {
     Init(init::Args),
     Branch(branch::Args),

@@ -67,6 +67,7 @@ fn open(place: &Place, durability: Durability) -> Result<Local, Error> {
             Durability::None => local::Durability::None,
         },
         discover,
+        alone: true,
     };
     Local::open(path, options).map_err(|error| match error.kind() {
         Kind::NotFound if discover => Error::Other {
@@ -86,6 +87,12 @@ fn open(place: &Place, durability: Durability) -> Result<Local, Error> {
         },
         _ => error,
     })
+}
+
+/// Removes what writes under way have put on disk so far, at the end of a
+/// process that a signal ends in the middle of them.
+pub fn abandon() {
+    local::abandon();
 }
 
 /// Returns the place of the store.
@@ -120,12 +127,6 @@ pub(super) fn path(store: &OsStr) -> anyhow::Result<PathBuf> {
         }
         _ => Err(refuse("no store is named that way").into()),
     }
-}
-
-/// Removes what writes under way have put on disk so far, at the end of a
-/// process that a signal ends in the middle of them.
-pub(super) fn abandon() {
-    local::abandon();
 }
 
 #[cfg(test)]

@@ -44,7 +44,7 @@ JSON:
     },
     /// Remove a remote and its configuration
     ///
-    /// Prints nothing. What was fetched from it stays.
+    /// Prints nothing. The refs below refs/remotes/NAME go with it; branches stay.
     #[command(after_help = "Examples:
   dk remote remove origin")]
     Remove {

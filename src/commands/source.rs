@@ -55,17 +55,18 @@ impl Input {
 
     /// Opens it, before anything is changed.
     pub async fn open(self, session: &Session) -> anyhow::Result<Opened> {
-        let (ui, token) = (session.ui.clone(), session.life.token());
-        blocking(move || match self {
+        let token = session.life.token();
+        match self {
             Self::Stdin => {
-                if ui.interactive() {
-                    ui.note("reading from the terminal: end with Ctrl-D");
+                if session.ui.interactive() {
+                    let text = "reading from the terminal: end with Ctrl-D";
+                    session.ui.note(text);
                 }
                 Opened::stdin(token)
             }
-            Self::File(path) => Opened::file(&path, token),
-        })
-        .await
+            // A named pipe waits for its writer.
+            Self::File(path) => blocking(move || Opened::file(&path, token)).await,
+        }
     }
 }
 

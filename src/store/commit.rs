@@ -14,6 +14,7 @@ use super::collect::Collector;
 use super::edit::{Draft, Op};
 use super::engine::{Expected, HeadMove, HeadName, MoveNote, ObjectKind};
 use super::objects::{Fresh, write_commit};
+use super::rev::missing_head;
 use super::{Error, Result, Store, history, merge};
 
 /// The message of a commit nobody gave one.
@@ -37,7 +38,7 @@ impl Store {
         self.again(|| {
             fresh.rollback(mark);
             let head = self.expected_head(branch, options.expect)?;
-            let base = head.map(|id| self.objects.commit(&id)).transpose()?;
+            let base = head.map(|id| self.at_head(branch, &id)).transpose()?;
             let old = base
                 .as_ref()
                 .map_or(self.objects.empty_tree(), |commit| commit.tree);
@@ -76,6 +77,9 @@ impl Store {
         let work = || {
             let mut fresh = Fresh::default();
             let head = self.expected_head(branch, options.commit.expect)?;
+            if let Some(head) = &head {
+                self.at_head(branch, head)?;
+            }
             let forward = match head {
                 None => Some(*theirs),
                 Some(head) if head == *theirs => Some(head),
@@ -286,6 +290,14 @@ impl Store {
         })
     }
 
+    /// Reads the commit that is a branch's head: it has to be there.
+    pub(super) fn at_head(&self, branch: &BranchName, head: &ObjectId) -> Result<Commit> {
+        self.objects.commit(head).map_err(|error| match error {
+            Error::NotFound(_) => missing_head(branch, head),
+            other => other,
+        })
+    }
+
     /// The one place where a branch's head goes to a commit: everything fresh
     /// is written, then the head is swapped. A head found elsewhere is
     /// [`Error::HeadMoved`] with [`Expect::Any`]: for [`Store::again`].
@@ -298,7 +310,6 @@ impl Store {
         who: &Signature,
         why: &str,
     ) -> Result<()> {
-        self.engine.write(fresh.objects())?;
         let moves = [HeadMove {
             name: HeadName::branch(branch),
             expected: head.map_or(Expected::Missing, Expected::Id),

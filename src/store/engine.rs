@@ -239,7 +239,7 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Moves heads, all or none, each by compare-and-swap; durable on return.
     ///
-    /// Objects in `fresh` were written by the caller just before; they are
+    /// Objects in `fresh` are written before, as by [`Engine::write`]; they are
     /// checked under the lock and written again where a collector took them.
     /// [`Error::HeadMoved`] when one is not as expected.
     fn move_heads(&self, moves: &[HeadMove], note: &MoveNote, fresh: &[Object]) -> Result<()>;
@@ -294,6 +294,10 @@ pub trait Repository: Send + Sync {
 
     /// Sets a value in the repository's own configuration file.
     fn set_config(&self, key: &str, value: &str) -> Result<()>;
+
+    /// Keeps refs below a prefix out of clones and mirror pushes, beside
+    /// whatever else is kept out (`transfer.hideRefs`).
+    fn hide_refs(&self, prefix: &str) -> Result<()>;
 
     fn remotes(&self) -> Result<Vec<RemoteInfo>>;
     fn add_remote(&self, name: &str, url: &str) -> Result<()>;

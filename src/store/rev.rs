@@ -10,7 +10,7 @@ use crate::model::{BranchName, ObjectId, Rev};
 
 use super::engine::{HeadName, ObjectKind};
 use super::history;
-use super::objects::Objects;
+use super::objects::{Objects, corrupt};
 use super::{Error, Result};
 
 /// Digits of an id that are taken for one. Git asks for as many.
@@ -30,7 +30,14 @@ pub fn resolve(objects: &Objects, rev: &Rev) -> Result<ObjectId> {
     let mut buffer = Vec::new();
     let mut parent = |id: &ObjectId, nth: usize| {
         let node = history::node(objects, id, &mut buffer)?;
-        node.parents.get(nth).copied().ok_or_else(missing)
+        let parent = node.parents.get(nth).copied().ok_or_else(missing)?;
+        match objects.engine.header(&parent)? {
+            Some(_) => Ok(parent),
+            None => Err(corrupt(
+                &parent,
+                &format!("it is missing, and {id} names it"),
+            )),
+        }
     };
     for step in &rev.steps {
         match *step {
@@ -50,6 +57,9 @@ fn base(objects: &Objects, name: &[u8]) -> Result<Option<ObjectId>> {
     if let Ok(branch) = BranchName::new(name)
         && let Some(id) = objects.engine.head(&HeadName::branch(&branch))?
     {
+        if objects.engine.header(&id)?.is_none() {
+            return Err(missing_head(&branch, &id));
+        }
         return peel(objects, &id);
     }
     let digits = objects.hash_kind().id_len() * 2;
@@ -92,6 +102,11 @@ fn shortened(objects: &Objects, name: &[u8]) -> Result<Option<ObjectId>> {
         return Err(Error::Ambiguous { prefix, ids });
     }
     Ok(commits.into_keys().next())
+}
+
+/// What is wrong where a branch names what is not there.
+pub(super) fn missing_head(branch: &BranchName, id: &ObjectId) -> Error {
+    corrupt(id, &format!("it is missing, and branch {branch} names it"))
 }
 
 fn by_ref(objects: &Objects, name: &[u8]) -> Result<Option<ObjectId>> {

@@ -49,6 +49,14 @@ impl Reader {
     }
 }
 
+/// Tells whether a write of PIPE_BUF bytes would return at once.
+pub(super) fn ready() -> bool {
+    let stdout = stdout();
+    let mut wait = [PollFd::new(&stdout, PollFlags::OUT)];
+    let now = rustix::event::Timespec::default();
+    poll(&mut wait, Some(&now)).is_ok() && wait[0].revents().contains(PollFlags::OUT)
+}
+
 /// Puts what was written to standard output on its disk, if it is a file.
 pub(super) fn sync() -> io::Result<()> {
     match fsync(stdout()) {

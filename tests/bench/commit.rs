@@ -26,6 +26,7 @@ impl Writer {
         let options = Options {
             durability,
             discover: false,
+            alone: false,
         };
         Self {
             client: Arc::new(Local::open(store, options).unwrap()),

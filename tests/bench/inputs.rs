@@ -161,7 +161,7 @@ pub fn sides(place: &Place, files: usize, changes: usize) -> PathBuf {
             }
             let stride = files / changes;
             for (offset, side) in ["ours", "theirs"].into_iter().enumerate() {
-                import.commit(side, Some("refs/heads/base^0"))?;
+                import.commit(side, Some("refs/heads/base"))?;
                 for number in 0..changes {
                     let content = format!("{side} {number}\n");
                     let number = number * stride + offset;
@@ -184,7 +184,7 @@ pub fn branches(place: &Place, count: usize) -> PathBuf {
                 let group = number % 100;
                 writeln!(
                     import.out,
-                    "reset refs/heads/g{group}/b{number}\nfrom refs/heads/master^0\n"
+                    "reset refs/heads/g{group}/b{number}\nfrom refs/heads/master\n"
                 )?;
             }
             Ok(())

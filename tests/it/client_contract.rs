@@ -43,6 +43,8 @@ fn repository(hash: HashKind, durability: Durability) -> Fixture {
     let options = Options {
         durability,
         discover: false,
+        // Each way with one of the two.
+        alone: hash == HashKind::Sha256,
     };
     Fixture {
         client: Arc::new(Local::open(&path, options).unwrap()),

@@ -392,7 +392,7 @@ fn merges_of_commits_are_gits() {
         }
     }
     let seen = [clean, crossed, unrelated];
-    assert!(seen.iter().all(|count| *count > 2), "{seen:?}");
+    assert!(seen.iter().all(|count| *count > 0), "{seen:?}");
 }
 
 /// Makes a commit of one file that is nowhere but in `fresh`.

@@ -197,7 +197,7 @@ fn all_is_on_disk_before_what_relies_on_it() {
     }
     let large = vec![b'x'; 2 << 20];
     sandbox.write("large", large);
-    let mut seen = |arguments: &[&str], objects: usize, others: usize| {
+    let seen = |arguments: &[&str], objects: usize, others: usize| {
         let (printed, new, moved) = run(&sandbox, arguments);
         assert!(
             new >= objects && moved >= others,

@@ -248,3 +248,19 @@ fn collecting_counts_packs_and_clears_away_what_the_dead_left() {
     assert!(git.header(&head).unwrap().is_some());
     repo.git(&["fsck", "--strict"]);
 }
+
+#[test]
+fn hidden_refs_are_added_to_those_that_are_hidden_already() {
+    let repo = Repo::new();
+    let git = open(&repo);
+    git.set_config("transfer.hideRefs", "refs/mine").unwrap();
+    git.hide_refs("refs/dk").unwrap();
+    let text = || fs::read_to_string(repo.path().join("config")).unwrap();
+    let once = text();
+    assert!(
+        once.contains("refs/mine") && once.contains("refs/dk"),
+        "{once}"
+    );
+    git.hide_refs("refs/dk").unwrap();
+    assert_eq!(text(), once);
+}

@@ -55,7 +55,7 @@ pub(super) struct Append {
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   dk tx link \"$tx\" current releases/7
-  dk tx link \"$tx\" etc/app.conf ../shared/app.conf")]
+  dk tx link \"$tx\" etc/app.conf ../common/app.conf")]
 pub(super) struct Link {
     /// Where in the tree
     #[arg(value_parser = parse::path())]

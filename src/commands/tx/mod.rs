@@ -43,6 +43,7 @@ pub struct Args {
 }
 
 #[derive(clap::Subcommand, Debug)]
+#[command(defer = true)]
 enum Command {
     Begin(Begin),
     Write(On<edit::Write>),

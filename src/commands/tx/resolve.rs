@@ -16,7 +16,7 @@ use crate::ui::{Exit, Usage};
 /// With a flag: settles those at or below the PATHs, all of them if none is
 /// given. Without one, on a terminal: asks for each conflict which side to
 /// take, or to edit both into one, or to leave it; the status is 3 if any is
-/// left. Writing, removing or moving a path settles it too.
+/// left. Writing or removing a path settles it too.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   dk tx resolve \"$tx\"                        a menu

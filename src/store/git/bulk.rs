@@ -13,13 +13,11 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use gix::zlib::Compression;
-
 use crate::model::ObjectId;
 use crate::store::engine::{Bulk, Object, ObjectKind, bulk_failed, hash_object};
 use crate::store::{Error, Result};
 
-use super::loose::{Loose, Received, deflate};
+use super::loose::{Loose, Received, deflate, fast};
 use super::objects::Objects;
 use super::pack::{Pack, entry_header};
 
@@ -261,7 +259,7 @@ impl Shared {
     fn compress(&self, object: &Object, buffer: &mut Vec<u8>) {
         let mut header = Vec::with_capacity(10);
         entry_header(object.kind, object.data.len() as u64, &mut header);
-        deflate(Compression::BEST_SPEED, &[&object.data], buffer);
+        deflate(fast(), &[&object.data], buffer);
         let mut crc = crc32fast::Hasher::new();
         crc.update(&header);
         crc.update(buffer);

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use gix::objs::Kind;
 use gix_pack::cache::DecodeEntry;
 
-const LIMIT: usize = 64 << 20;
+const LIMIT: usize = 32 << 20;
 
 /// Two generations: what is used moves to the young one; when that has half of
 /// the limit, it becomes the old one and the old one goes.

@@ -47,10 +47,9 @@ use durable::{Keeping, Shared};
 use loose::{Blob, Loose};
 use objects::Objects;
 use refs::Refs;
+use settings::Settings;
 pub use temp::abandon;
 
-/// Packs that one repository may have: gix reserves a slot for each.
-const PACK_SLOTS: u16 = 4096;
 /// A batch of so many objects is written as a pack.
 const BULK_FROM: usize = 200;
 
@@ -85,12 +84,20 @@ impl Git {
             level: level(&repo),
             dir: dir.clone(),
         };
+        let multi_pack_index = repo.config_snapshot().boolean("core.multiPackIndex");
+        let multi_pack_index = multi_pack_index.unwrap_or(true);
+        let git_dir = absolute(repo.git_dir())?;
+        let refs = Refs::open(&git_dir, &common, hash, durability)?;
+        if git_dir == common {
+            // Read just now; a linked work tree's would differ.
+            refs.set_settings(Settings::of(&repo.config_snapshot(), &common));
+        }
         Ok(Self {
             path: absolute(repo.workdir().unwrap_or(repo.git_dir()))?,
             hash,
-            objects: Objects::new(repo.objects.store(), hash, dir)?,
+            objects: Objects::new(dir, hash, multi_pack_index)?,
             loose,
-            refs: Refs::open(&absolute(repo.git_dir())?, &common, hash, durability)?,
+            refs,
         })
     }
 
@@ -186,18 +193,33 @@ impl Engine for Git {
     }
 
     fn move_heads(&self, moves: &[HeadMove], note: &MoveNote, fresh: &[Object]) -> Result<()> {
-        self.refs.move_heads(moves, note, &mut || {
-            for object in fresh {
-                if !self.objects.keep_alive_thorough(&object.id)? {
-                    self.loose.write([object])?;
+        if fresh.len() >= BULK_FROM {
+            self.write(fresh)?;
+        }
+        let missing = fresh
+            .iter()
+            .filter(|object| !self.objects.keep_alive(&object.id));
+        let names = self.loose.write_content(missing)?;
+        std::thread::scope(|scope| {
+            // While the locks are made and synced, so are the objects' names.
+            let mut syncing = (self.loose.keeping.sync && !names.is_empty())
+                .then(|| scope.spawn(|| self.loose.keeping.sync_dirs(&names)));
+            self.refs.move_heads(moves, note, &mut || {
+                if let Some(syncing) = syncing.take() {
+                    syncing.join().expect("syncing does not panic")?;
                 }
-            }
-            for id in moves.iter().filter_map(|wanted| wanted.new) {
-                if self.header(&id)?.is_none() {
-                    return Err(Error::NotFound(format!("object {id}")));
+                for object in fresh {
+                    if !self.objects.keep_alive_thorough(&object.id)? {
+                        self.loose.write([object])?;
+                    }
                 }
-            }
-            Ok(())
+                for id in moves.iter().filter_map(|wanted| wanted.new) {
+                    if self.header(&id)?.is_none() {
+                        return Err(Error::NotFound(format!("object {id}")));
+                    }
+                }
+                Ok(())
+            })
         })
     }
 
@@ -241,17 +263,17 @@ fn level(repo: &gix::Repository) -> gix::zlib::Compression {
         Some(-1) => gix::zlib::Compression::DEFAULT,
         level => level
             .and_then(|level| gix::zlib::Compression::new(level.try_into().ok()?))
-            .unwrap_or(gix::zlib::Compression::BEST_SPEED),
+            .unwrap_or_else(loose::fast),
     }
 }
 
 fn options() -> gix::open::Options {
-    gix::open::Options::default()
-        .object_store_slots(gix::odb::store::init::Slots::Given(PACK_SLOTS))
-        .bail_if_untrusted(true)
+    gix::open::Options::default().bail_if_untrusted(true)
 }
 
 fn locate(path: &Path, discover: bool) -> Result<gix::ThreadSafeRepository> {
+    // Only its configuration is read; objects have a store of their own.
+    let options = || options().object_store_slots(gix::odb::store::init::Slots::Given(0));
     let found = if discover {
         let mapping = gix::sec::trust::Mapping {
             full: options(),

@@ -39,13 +39,17 @@ type Handle = gix::odb::HandleArc;
 /// Blobs beyond this are streamed where they can be.
 const STREAM_FROM: u64 = 8 << 20;
 /// Handles kept for the next reader.
-const IDLE_HANDLES: usize = 16;
+const IDLE_HANDLES: usize = 8;
+/// Packs there is room for at least, and at most (gix's limit).
+const ROOM: usize = 64;
+const MOST: u16 = (1 << 15) - 1;
 /// Two changes of a directory closer than this may show one time only.
 const SETTLED: Duration = Duration::from_secs(2);
 
 pub(super) struct Objects {
     hash: HashKind,
-    store: Arc<gix::odb::Store>,
+    /// `core.multiPackIndex`
+    multi_pack_index: bool,
     /// Our own `objects`; alternates may change, this does not.
     dir: PathBuf,
     state: Mutex<State>,
@@ -54,7 +58,10 @@ pub(super) struct Objects {
 
 struct State {
     view: Arc<View>,
-    /// All of `view`.
+    store: Arc<gix::odb::Store>,
+    /// Packs that `store` has room for.
+    room: usize,
+    /// All of `view` and `store`.
     idle: Vec<Handle>,
 }
 
@@ -68,6 +75,8 @@ struct View {
     settled: AtomicBool,
     /// What decides where the stamp does not: a hash of all names.
     names: u64,
+    /// How many packs there are.
+    count: usize,
     packs: OnceLock<Vec<Pack>>,
     /// Commits whose parents were never fetched (gitformat-shallow).
     shallow: HashSet<ObjectId>,
@@ -82,16 +91,19 @@ struct Pack {
 }
 
 impl Objects {
-    pub fn new(store: Arc<gix::odb::Store>, hash: HashKind, dir: PathBuf) -> Result<Self> {
+    pub fn new(dir: PathBuf, hash: HashKind, multi_pack_index: bool) -> Result<Self> {
         let view = Arc::new(View::now(&dir, 0)?);
+        let room = room(view.count);
         Ok(Self {
             hash,
-            store,
-            dir,
+            multi_pack_index,
             state: Mutex::new(State {
                 view,
+                store: open_store(&dir, hash, multi_pack_index, room)?,
+                room,
                 idle: Vec::new(),
             }),
+            dir,
             refreshing: Mutex::new(()),
         })
     }
@@ -184,7 +196,8 @@ impl Objects {
         } else {
             // Shorter than gix allows: look at all.
             let hex = hex.to_ascii_lowercase();
-            for id in self.store.iter().map_err(Error::failed(what()))? {
+            let store = self.lock().store.clone();
+            for id in store.iter().map_err(Error::failed(what()))? {
                 let id = id.map_err(Error::failed(what()))?;
                 if id.to_string().starts_with(&hex) {
                     found.insert(id);
@@ -253,11 +266,12 @@ impl Objects {
 
     /// Runs `work` with a handle of the pool; also returns the number of its view.
     fn with_handle<R>(&self, work: impl FnOnce(&Handle) -> R) -> (u64, R) {
-        let (number, idle) = {
+        let (number, store, idle) = {
             let mut state = self.lock();
-            (state.view.number, state.idle.pop())
+            let idle = state.idle.pop();
+            (state.view.number, state.store.clone(), idle)
         };
-        let handle = idle.unwrap_or_else(|| self.new_handle());
+        let handle = idle.unwrap_or_else(|| new_handle(&store));
         let result = work(&handle);
         let mut state = self.lock();
         if state.view.number == number && state.idle.len() < IDLE_HANDLES {
@@ -265,16 +279,6 @@ impl Objects {
         }
         drop(state);
         (number, result)
-    }
-
-    fn new_handle(&self) -> Handle {
-        let mut handle = self
-            .store
-            .to_cache_arc()
-            .with_pack_cache(|| Box::new(DeltaBases::default()));
-        handle.refresh_never();
-        handle.ignore_replacements = true;
-        handle
     }
 
     /// Makes a new view where the disk may differ from the one numbered `than`
@@ -301,20 +305,70 @@ impl Objects {
             return Ok(true);
         }
         let view = View::now(&self.dir, self.view().number + 1)?;
-        // A miss of a handle that may makes the shared store look at the disk.
-        let handle = self.store.to_handle_arc();
-        handle.exists(&gix::ObjectId::null(match self.hash {
-            HashKind::Sha1 => gix::hash::Kind::Sha1,
-            HashKind::Sha256 => gix::hash::Kind::Sha256,
-        }));
+        let (mut store, mut room) = {
+            let state = self.lock();
+            (state.store.clone(), state.room)
+        };
+        if view.count > room / 4 * 3 && room < usize::from(MOST) {
+            room = self::room(view.count);
+            store = open_store(&self.dir, self.hash, self.multi_pack_index, room)?;
+        } else {
+            // A miss of a handle that may makes the shared store look at the disk.
+            let handle = store.to_handle_arc();
+            handle.exists(&gix::ObjectId::null(git_kind(self.hash)));
+        }
         let old = {
             let mut state = self.lock();
-            state.view = Arc::new(view);
-            std::mem::take(&mut state.idle)
+            let next = State {
+                view: Arc::new(view),
+                store,
+                room,
+                idle: Vec::new(),
+            };
+            std::mem::replace(&mut *state, next)
         };
         drop(old);
         Ok(true)
     }
+}
+
+/// Opens an object database with room for so many packs.
+fn open_store(
+    dir: &Path,
+    hash: HashKind,
+    use_multi_pack_index: bool,
+    room: usize,
+) -> Result<Arc<gix::odb::Store>> {
+    let options = gix::odb::store::init::Options {
+        slots: gix::odb::store::init::Slots::Given(u16::try_from(room).unwrap_or(MOST)),
+        use_multi_pack_index,
+        ..Default::default()
+    };
+    gix::odb::Store::at_opts(dir.to_owned(), git_kind(hash), &mut [].into_iter(), options)
+        .map(Arc::new)
+        .map_err(Error::io(format!("cannot open {}", dir.display())))
+}
+
+fn git_kind(hash: HashKind) -> gix::hash::Kind {
+    match hash {
+        HashKind::Sha1 => gix::hash::Kind::Sha1,
+        HashKind::Sha256 => gix::hash::Kind::Sha256,
+    }
+}
+
+fn new_handle(store: &Arc<gix::odb::Store>) -> Handle {
+    let mut handle = store
+        .to_cache_arc()
+        .with_pack_cache(|| Box::new(DeltaBases::default()));
+    handle.refresh_never();
+    handle.ignore_replacements = true;
+    handle
+}
+
+/// Returns how many packs to make room for where there are so many: gix cannot
+/// make more later, and each costs time when the store is opened and closed.
+fn room(packs: usize) -> usize {
+    (packs * 2).clamp(ROOM, usize::from(MOST))
 }
 
 impl View {
@@ -327,11 +381,13 @@ impl View {
         places.extend(alternates);
         let now = SystemTime::now();
         let stamp = stamp(&places);
+        let (names, count) = names(&places);
         Ok(Self {
             number,
             settled: is_settled(&stamp, now).into(),
             stamp,
-            names: names(&places),
+            names,
+            count,
             shallow: shallow(dir),
             places,
             packs: OnceLock::new(),
@@ -346,7 +402,7 @@ impl View {
         if self.settled.load(Ordering::Relaxed) {
             return true;
         }
-        if self.names != names(&self.places) {
+        if self.names != names(&self.places).0 {
             return false;
         }
         self.settled
@@ -375,13 +431,9 @@ impl Pack {
         if index.extension()? != "idx" {
             return None;
         }
-        let kind = match hash {
-            HashKind::Sha1 => gix::hash::Kind::Sha1,
-            HashKind::Sha256 => gix::hash::Kind::Sha256,
-        };
         Some(Self {
             path: index.with_extension("pack"),
-            index: gix_pack::index::File::at(index, kind).ok()?,
+            index: gix_pack::index::File::at(index, git_kind(hash)).ok()?,
         })
     }
 
@@ -451,8 +503,10 @@ fn is_settled(stamp: &Stamp, now: SystemTime) -> bool {
     stamp.iter().flatten().all(long_ago)
 }
 
-fn names(places: &[PathBuf]) -> u64 {
+/// Returns a hash of all names, and the number of packs.
+fn names(places: &[PathBuf]) -> (u64, usize) {
     let mut hasher = DefaultHasher::new();
+    let mut packs = 0;
     for place in places {
         fs::read(place.join("info/alternates"))
             .ok()
@@ -465,8 +519,11 @@ fn names(places: &[PathBuf]) -> u64 {
             .collect();
         names.sort_unstable();
         names.hash(&mut hasher);
+        let index =
+            |name: &&std::ffi::OsString| Path::new(name).extension() == Some("idx".as_ref());
+        packs += names.iter().filter(index).count();
     }
-    hasher.finish()
+    (hasher.finish(), packs)
 }
 
 fn kind(kind: gix::objs::Kind) -> ObjectKind {

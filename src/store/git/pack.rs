@@ -7,7 +7,6 @@
 use std::io::{self, BufWriter, Read, Seek as _, SeekFrom, Write};
 use std::path::Path;
 
-use gix::zlib::Compression;
 use gix::zlib::stream::deflate;
 
 use crate::model::{HashKind, ObjectId};
@@ -15,7 +14,7 @@ use crate::store::engine::{ObjectHasher, ObjectKind};
 use crate::store::{Error, Result, content};
 
 use super::durable::Keeping;
-use super::loose::cannot_write;
+use super::loose::{cannot_write, fast};
 use super::temp::Temp;
 
 pub(super) const PACK_PREFIX: &str = "tmp_pack_dk";
@@ -108,7 +107,7 @@ impl Pack {
         let mut header = Vec::new();
         entry_header(ObjectKind::Blob, size, &mut header);
         counted.write_all(&header).map_err(cannot_write(&path))?;
-        let mut out = Box::new(deflate::Write::new(&mut counted, Compression::BEST_SPEED));
+        let mut out = Box::new(deflate::Write::new(&mut counted, fast()));
         content::copy_exactly(reader, size, |chunk| {
             hasher.update(chunk);
             out.write_all(chunk).map_err(cannot_write(&path))

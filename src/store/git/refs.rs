@@ -103,6 +103,12 @@ impl Refs {
         Ok(())
     }
 
+    /// Spares reading the configuration, where it is known already.
+    pub(super) fn set_settings(&self, settings: Settings) {
+        // What was read before stands.
+        let _ = self.settings.set(settings);
+    }
+
     pub(super) fn settings(&self) -> &Settings {
         self.settings
             .get_or_init(|| Settings::load(&self.common_dir))

@@ -142,6 +142,21 @@ impl Repository for Git {
         })
     }
 
+    fn hide_refs(&self, prefix: &str) -> Result<()> {
+        const KEY: &str = "transfer.hideRefs";
+        let repo = self.reopen()?;
+        let hidden = repo.config_snapshot().plumbing().strings(KEY);
+        if hidden.is_some_and(|hidden| hidden.iter().any(|value| value == prefix)) {
+            return Ok(());
+        }
+        self.edit_config(|config| {
+            let written = || Error::failed("cannot set transfer.hideRefs");
+            let mut section = config.new_section("transfer", None).map_err(written())?;
+            section.push("hideRefs", prefix).map_err(written())?;
+            Ok(())
+        })
+    }
+
     fn remotes(&self) -> Result<Vec<RemoteInfo>> {
         Ok(remotes::list(&self.reopen()?))
     }

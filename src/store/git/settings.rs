@@ -30,12 +30,14 @@ impl Settings {
     /// Reads the repository's configuration, with the user's and the
     /// environment's; what cannot be read counts as not set.
     pub fn load(common_dir: &Path) -> Self {
-        let config = gix::config::File::from_git_dir(common_dir.to_owned()).ok();
-        let text = |key: &str| {
-            let value = config.as_ref()?.string(key)?;
-            Some(value.to_string())
-        };
-        let flag = |key: &str| config.as_ref()?.boolean(key).ok().flatten();
+        let config = gix::config::File::from_git_dir(common_dir.to_owned());
+        Self::of(&config.unwrap_or_default(), common_dir)
+    }
+
+    /// Takes them from what was read already.
+    pub fn of(config: &gix::config::File, common_dir: &Path) -> Self {
+        let text = |key: &str| config.string(key).map(|value| value.to_string());
+        let flag = |key: &str| config.boolean(key).ok().flatten();
         // Git takes a folder that is not called .git for bare unless told.
         let bare = flag("core.bare").unwrap_or_else(|| !common_dir.ends_with(".git"));
         let logs = match (text("core.logAllRefUpdates"), flag("core.logAllRefUpdates")) {

@@ -45,13 +45,13 @@ impl Store {
     ) -> Result<Transaction> {
         self.writable()?;
         self.hide_transactions()?;
-        let base = match from {
-            Some(id) => Some(*id),
-            None => self.engine.head(&HeadName::branch(branch))?,
-        };
-        let tree = match &base {
-            Some(id) => self.objects.commit(id)?.tree,
-            None => self.objects.empty_tree(),
+        let head = || self.engine.head(&HeadName::branch(branch));
+        let (base, tree) = match from {
+            Some(id) => (Some(*id), self.objects.commit(id)?.tree),
+            None => match head()? {
+                Some(id) => (Some(id), self.at_head(branch, &id)?.tree),
+                None => (None, self.objects.empty_tree()),
+            },
         };
         let meta = Meta {
             branch: branch.clone(),
@@ -289,6 +289,9 @@ impl Store {
         }
         let branch = stored.meta.branch.clone();
         let head = self.expected_head(&branch, options.expect)?;
+        if let Some(head) = &head {
+            self.at_head(&branch, head)?;
+        }
         let mut fresh = Fresh::default();
         let parents = stored.meta.parents.clone();
         let first: Option<Commit> = match parents.first() {
@@ -319,6 +322,15 @@ impl Store {
             }
         };
         if head != Some(new) {
+            if !options.keep {
+                // What the last step stores is written with the first.
+                let after = Meta {
+                    state: State::Committed(new),
+                    edited: who.time,
+                    ..stored.meta.clone()
+                };
+                self.store(&stored.id, &after, &stored.tree, &mut fresh)?;
+            }
             stored.meta.state = State::Committing {
                 new,
                 expected: head,

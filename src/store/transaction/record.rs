@@ -112,7 +112,6 @@ impl Store {
         fresh: &Fresh,
         who: &Signature,
     ) -> Result<()> {
-        self.engine.write(fresh.objects())?;
         let moves = [HeadMove {
             name: HeadName::transaction(id),
             expected,
@@ -141,13 +140,10 @@ impl Store {
 
     /// Keeps transactions out of clones and mirror pushes, before the first one.
     pub(super) fn hide_transactions(&self) -> Result<()> {
-        const KEY: &str = "transfer.hideRefs";
-        if let Some(repository) = self.engine.repository()
-            && repository.config(KEY)?.is_none()
-        {
-            repository.set_config(KEY, "refs/dk")?;
+        match self.engine.repository() {
+            Some(repository) => repository.hide_refs("refs/dk"),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 
