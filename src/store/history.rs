@@ -237,7 +237,7 @@ impl<'a> Graph<'a> {
     }
 
     /// Walks down from both sides until only ancestors of common ancestors are
-    /// left; or, with `stop`, as soon as that one is reached from the others.
+    /// left; or, with `stop`, as soon as that one is reached.
     ///
     /// A best common ancestor is reached from each side by a path on which no
     /// commit is stale, so it is found in whatever order the paths are walked.
@@ -280,7 +280,7 @@ impl<'a> Graph<'a> {
                 if now == known {
                     continue;
                 }
-                if Some(&parent) == stop && now & TWO != 0 {
+                if Some(&parent) == stop {
                     flags.insert(parent, now);
                     return Ok(flags);
                 }

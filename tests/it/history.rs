@@ -105,14 +105,23 @@ fn logs_without_hidden_commits_are_gits() {
 #[test]
 fn hidden_commits_stay_hidden_whatever_the_clocks_say() {
     histories(true, |history, objects, dice| {
-        for _ in 0..30 {
+        for round in 0..60 {
             let query = LogQuery {
                 from: some(history, dice, 2),
                 hidden: some(history, dice, 2),
+                first_parent: round % 2 == 0,
                 ..LogQuery::default()
             };
             let hidden = history.reach(&query.hidden);
-            let mut wanted = history.reach(&query.from);
+            let mut wanted = if query.first_parent {
+                query
+                    .from
+                    .iter()
+                    .flat_map(|id| history.chain(*id))
+                    .collect()
+            } else {
+                history.reach(&query.from)
+            };
             wanted.retain(|id| !hidden.contains(id));
             wanted.sort_unstable();
             wanted.dedup();
@@ -121,6 +130,39 @@ fn hidden_commits_stay_hidden_whatever_the_clocks_say() {
             assert_eq!(found, wanted, "{query:?}");
         }
     });
+}
+
+#[test]
+fn a_side_left_aside_is_hidden_when_its_merge_turns_out_to_be() {
+    let repo = Repo::new();
+    let mut stream = String::new();
+    for (name, time, parents) in [
+        ("root", 1, ""),
+        ("aside", 2, "from refs/heads/root\n"),
+        ("first", 3, ""),
+        (
+            "merge",
+            100,
+            "from refs/heads/first\nmerge refs/heads/aside\n",
+        ),
+        // Older than what it descends from.
+        ("late", 49, "from refs/heads/merge\n"),
+        ("hidden", 50, "from refs/heads/late\n"),
+        ("tip", 101, "from refs/heads/merge\n"),
+        ("other", 40, "from refs/heads/root\n"),
+    ] {
+        stream += &format!("commit refs/heads/{name}\ncommitter {name} <a> {time} +0000\n");
+        stream += &format!("data 0\n{parents}\n");
+    }
+    repo.feed(&["fast-import", "--quiet"], stream.as_bytes());
+    let id = |name| repo.ids(&["rev-parse", name])[0];
+    let query = LogQuery {
+        from: vec![id("tip"), id("other")],
+        hidden: vec![id("hidden")],
+        first_parent: true,
+        ..LogQuery::default()
+    };
+    assert_eq!(log(&repo.objects(), &query), query.from);
 }
 
 #[test]
@@ -169,15 +211,7 @@ fn chains_begin_where_they_should() {
             let objects = history.repo.objects();
             for _ in 0..100 {
                 let (head, until) = (history.pick(&mut dice), history.pick(&mut dice));
-                let mut whole = vec![head];
-                while let Some(parent) = history
-                    .commits
-                    .iter()
-                    .find(|commit| Some(&commit.id) == whole.last())
-                    .and_then(|commit| commit.parents.first())
-                {
-                    whole.push(*parent);
-                }
+                let whole = history.chain(head);
                 let at = whole.iter().position(|id| *id == until);
                 let holds = |id: &&ObjectId| history.reach(&[**id]).contains(&until);
                 let with = whole.iter().take_while(holds).count();

@@ -203,6 +203,20 @@ impl History {
         found
     }
 
+    /// Returns a commit, its first parent, that one's first parent, and so on.
+    pub fn chain(&self, from: ObjectId) -> Vec<ObjectId> {
+        let mut chain = vec![from];
+        while let Some(parent) = self
+            .commits
+            .iter()
+            .find(|commit| Some(&commit.id) == chain.last())
+            .and_then(|commit| commit.parents.first())
+        {
+            chain.push(*parent);
+        }
+        chain
+    }
+
     pub fn pick(&self, dice: &mut Dice) -> ObjectId {
         dice.pick(&self.commits).id
     }
