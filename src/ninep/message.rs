@@ -39,12 +39,10 @@ impl Dialect {
     /// Returns what is spoken with a client that offers this version; anything
     /// unknown that begins like 9P2000 is plain 9P2000, as version(5) says.
     pub fn negotiate(version: &[u8]) -> Option<Self> {
-        let known = Self::ALL.into_iter();
-        let plain = Some(Self::Plain).filter(|_| version.starts_with(rs9p::P92000.as_bytes()));
-        known
-            .filter(|dialect| dialect.version().as_bytes() == version)
-            .last()
-            .or(plain)
+        Self::ALL
+            .into_iter()
+            .find(|dialect| dialect.version().as_bytes() == version)
+            .or_else(|| version.starts_with(b"9P2000").then_some(Self::Plain))
     }
 
     /// Tells whether errors are numbers and operations are Linux's.

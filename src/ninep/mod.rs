@@ -14,6 +14,7 @@ use crate::model::Kind;
 
 pub mod message;
 pub mod server;
+pub mod transport;
 pub mod wire;
 
 /// Error numbers as Linux numbers them, whatever this system does.
