@@ -63,6 +63,9 @@ pub enum Error {
         to: ObjectId,
         actual: Option<ObjectId>,
     },
+    /// A head of another repository was not where it had to be.
+    #[error("{what}: {why}")]
+    Rejected { what: String, why: String },
     #[error("{0} is read-only")]
     ReadOnly(String),
     #[error("{message}")]
@@ -128,7 +131,9 @@ impl Error {
             Self::Invalid(_) | Self::Name(_) => Kind::Invalid,
             Self::Ambiguous { .. } => Kind::Ambiguous,
             Self::Conflict(_) => Kind::Conflict,
-            Self::HeadMoved { .. } | Self::NotFastForward { .. } => Kind::HeadMoved,
+            Self::HeadMoved { .. } | Self::NotFastForward { .. } | Self::Rejected { .. } => {
+                Kind::HeadMoved
+            }
             Self::ReadOnly(_) => Kind::ReadOnly,
             Self::Denied { .. } => Kind::Denied,
             Self::Busy(_) => Kind::Busy,

@@ -110,6 +110,15 @@ impl Watch {
             if self.last == Some(head) {
                 return Ok(None);
             }
+            // A collector may have taken what was left behind by a reset.
+            if let Some(last) = self.last
+                && self.store.engine.header(&last)?.is_none()
+            {
+                self.last = None;
+                self.reset = true;
+                self.pending = [head].into();
+                continue;
+            }
             let chain = history::first_parents(&self.store.objects, &head, self.last.as_ref())?;
             match chain {
                 Chain::Found(ids) | Chain::Joined(ids) => self.pending = ids.into(),
