@@ -21,6 +21,7 @@ mod log;
 pub mod memory;
 pub mod merge;
 pub mod objects;
+pub mod read_only;
 pub mod remote;
 pub mod rev;
 pub mod transaction;
