@@ -185,7 +185,8 @@ pub struct Merged {
 /// Which commits `Client::log` gives.
 #[derive(Clone, Debug, Default)]
 pub struct LogQuery {
-    /// Start here, newest first by commit time, parents after children.
+    /// Start here, newest first by commit time, as `git log` does: where clocks
+    /// were wrong, a parent may come before one of its children.
     pub from: Vec<ObjectId>,
     /// Leave out these and all they reach.
     pub hidden: Vec<ObjectId>,
@@ -265,7 +266,7 @@ pub trait Progress: Send + Sync {
     /// A new part begins: its name, and how many units it has if known.
     fn begin(&self, part: &str, total: Option<u64>, bytes: bool);
     fn advance(&self, by: u64);
-    /// A line worth showing as it is (`remote: …`, a fault found).
+    /// A line worth showing as it is (`remote: …`).
     fn line(&self, text: &str);
 }
 

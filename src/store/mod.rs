@@ -2,7 +2,8 @@
 //! watch, fetch and push.
 //!
 //! Synchronous inside: every call may block. `engine` is the seam below which
-//! storage lies; the other files are written once for all engines.
+//! storage lies; `face` is the asynchronous face; the other files are written
+//! once for all engines.
 
 mod base;
 pub mod collect;
@@ -11,6 +12,7 @@ mod content;
 pub mod diff;
 pub mod edit;
 pub mod engine;
+pub mod face;
 mod failure;
 pub mod fsck;
 pub mod git;
@@ -61,6 +63,9 @@ pub enum Error {
         to: ObjectId,
         actual: Option<ObjectId>,
     },
+    /// A head of another repository was not where it had to be.
+    #[error("{what}: {why}")]
+    Rejected { what: String, why: String },
     #[error("{0} is read-only")]
     ReadOnly(String),
     #[error("{message}")]
@@ -71,6 +76,8 @@ pub enum Error {
     Corrupt { id: String, why: String },
     #[error("{0}")]
     Unsupported(String),
+    #[error("{0}")]
+    Interrupted(String),
     #[error("{what}")]
     Io {
         what: String,
@@ -124,12 +131,15 @@ impl Error {
             Self::Invalid(_) | Self::Name(_) => Kind::Invalid,
             Self::Ambiguous { .. } => Kind::Ambiguous,
             Self::Conflict(_) => Kind::Conflict,
-            Self::HeadMoved { .. } | Self::NotFastForward { .. } => Kind::HeadMoved,
+            Self::HeadMoved { .. } | Self::NotFastForward { .. } | Self::Rejected { .. } => {
+                Kind::HeadMoved
+            }
             Self::ReadOnly(_) => Kind::ReadOnly,
             Self::Denied { .. } => Kind::Denied,
             Self::Busy(_) => Kind::Busy,
             Self::Corrupt { .. } => Kind::Corrupt,
             Self::Unsupported(_) => Kind::Unsupported,
+            Self::Interrupted(_) => Kind::Interrupted,
             Self::Io { source, .. } => match source.kind() {
                 ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
                     Kind::NoSpace

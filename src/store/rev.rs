@@ -25,7 +25,14 @@ const TAGS: usize = 64;
 /// [`Error::NotFound`] where it names none, or has no such ancestor;
 /// [`Error::Ambiguous`] where a shortened id fits several commits.
 pub fn resolve(objects: &Objects, rev: &Rev) -> Result<ObjectId> {
-    let missing = || Error::NotFound(format!("branch or commit \"{rev}\""));
+    let missing = || {
+        // An odd name comes in quotes of its own.
+        let shown = match rev.to_string() {
+            quoted if quoted.starts_with('"') => quoted,
+            plain => format!("\"{plain}\""),
+        };
+        Error::NotFound(format!("branch or commit {shown}"))
+    };
     let mut id = base(objects, &rev.base)?.ok_or_else(missing)?;
     let mut buffer = Vec::new();
     let mut parent = |id: &ObjectId, nth: usize| {

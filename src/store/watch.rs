@@ -66,7 +66,7 @@ impl Watch {
 
     /// Returns what to wait for once [`Watch::advance`] has nothing more.
     pub fn bell(&self) -> Arc<Notify> {
-        self.seat.bell.clone()
+        self.seat.bell()
     }
 
     /// Returns the commit to resume after: nothing before the first.
@@ -109,6 +109,15 @@ impl Watch {
             self.deleted = false;
             if self.last == Some(head) {
                 return Ok(None);
+            }
+            // A collector may have taken what was left behind by a reset.
+            if let Some(last) = self.last
+                && self.store.engine.header(&last)?.is_none()
+            {
+                self.last = None;
+                self.reset = true;
+                self.pending = [head].into();
+                continue;
             }
             let chain = history::first_parents(&self.store.objects, &head, self.last.as_ref())?;
             match chain {
@@ -202,7 +211,7 @@ impl Hub {
 }
 
 /// A reader's place in the hub, given up when it is dropped.
-struct Seat {
+pub struct Seat {
     store: Arc<Store>,
     branch: BranchName,
     /// Nothing: every move.
@@ -211,7 +220,10 @@ struct Seat {
 }
 
 impl Seat {
-    fn take(store: &Arc<Store>, branch: &BranchName, path: Option<TreePath>) -> Result<Self> {
+    /// Takes a place. Without a `path` it is woken at every move of the branch;
+    /// with one, when what stands there changes. What is read after this call
+    /// is as it was at the last ring, or newer.
+    pub fn take(store: &Arc<Store>, branch: &BranchName, path: Option<TreePath>) -> Result<Self> {
         let head = store.engine.head(&HeadName::branch(branch))?;
         let bell = Arc::new(Notify::new());
         let mut branches = store.hub.branches();
@@ -239,6 +251,11 @@ impl Seat {
             path,
             bell,
         })
+    }
+
+    /// Returns what rings. A ring that nobody waits for is kept for who waits next.
+    pub fn bell(&self) -> Arc<Notify> {
+        self.bell.clone()
     }
 }
 

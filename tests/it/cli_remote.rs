@@ -115,7 +115,7 @@ fn push_sends() {
         said.contains("dk: cannot push to origin") && said.contains("rejected"),
         "{said}"
     );
-    assert!(!said.ends_with('%'), "{said}");
+    assert!(said.ends_with("exit status 5\n"), "{said}");
     sandbox.dk(["push", "origin", ":topic"]);
     assert_eq!(sandbox.ok(["-C", "far.git", "branch"]), "main\nnext");
 }

@@ -123,6 +123,7 @@ fn objects_come_in_and_no_ref_moves() {
         format!("+refs/heads/main {one} refs/remotes/o/main"),
         format!("+refs/heads/side/x {side} refs/remotes/o/side/x"),
         format!("refs/tags/v1 {tag} -"),
+        format!("refs/tags/v1 {tag} refs/tags/v1"),
     ];
     wanted.sort();
     assert_eq!(short(&got), wanted);
@@ -383,4 +384,42 @@ fn http_server(base: &Path) -> Option<(Server, u16)> {
         .read_line(&mut line)
         .ok()?;
     Some((Server(child), line.trim().parse().ok()?))
+}
+
+#[test]
+fn tags_of_what_is_fetched_come_along() {
+    let (here, there) = (Repo::new(), Repo::new());
+    commit(&there, "main", "a");
+    there.git(&["tag", "light", "main"]);
+    there.git(&[
+        "-c",
+        "user.name=A",
+        "-c",
+        "user.email=a@b",
+        "tag",
+        "-m",
+        "t",
+        "noted",
+        "main",
+    ]);
+    commit(&there, "other", "b");
+    there.git(&["tag", "elsewhere", "other"]);
+    let (git, url) = (open(&here), there.path().display().to_string());
+
+    let only = fetch(&git, &url, &["main"]);
+    assert_eq!(only.len(), 1, "nothing is kept, so no tag is: {only:?}");
+    let found = fetch(&git, &url, &["refs/heads/main:refs/heads/copy"]);
+    let named: Vec<_> = found.iter().map(|one| text(one.remote.clone())).collect();
+    assert_eq!(
+        named,
+        ["refs/heads/main", "refs/tags/light", "refs/tags/noted"]
+    );
+    assert_eq!(found[2].id, id(&there, "refs/tags/noted"));
+
+    // One that is here, wherever it points, is left alone.
+    here.git(&["update-ref", "refs/tags/light", &found[2].id.to_string()]);
+    commit(&there, "main", "c");
+    let found = fetch(&git, &url, &["refs/heads/main:refs/heads/copy"]);
+    let named: Vec<_> = found.iter().map(|one| text(one.remote.clone())).collect();
+    assert_eq!(named, ["refs/heads/main", "refs/tags/noted"]);
 }

@@ -4,7 +4,14 @@
 use std::fs;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
 
+use datakit::model::request::{Event, Since, WatchQuery};
+use datakit::model::{BranchName, TreePath};
+use datakit::store::Store;
+use datakit::store::engine::Durability;
+use datakit::store::git::Git;
+use datakit::store::watch::Watch;
 use insta::assert_snapshot;
 
 use crate::aftermath::{files, head, is_whole_in};
@@ -220,4 +227,37 @@ fn index_and_work_tree_are_never_touched() {
     }
     assert!(before == state(&sandbox), "the index or a file was touched");
     is_whole_in(&sandbox, "work");
+}
+
+#[test]
+fn a_watch_outlives_the_commit_it_stood_at() {
+    let sandbox = Sandbox::with_store();
+    sandbox.commit("master", "old", &[("a", "1\n")]);
+    sandbox.commit("other", "new", &[("b", "2\n")]);
+    let engine = Git::open(&sandbox.join("db.git"), Durability::None, false).unwrap();
+    let query = WatchQuery {
+        branch: BranchName::new("master").unwrap(),
+        path: TreePath::root(),
+        since: Since::Now,
+        latest: false,
+        unchanged: false,
+    };
+    let mut watch = Watch::new(Arc::new(Store::new(Arc::new(engine))), query).unwrap();
+    assert_eq!(watch.advance().unwrap(), None);
+    let git = |line: &str| sandbox.git(["-C", "db.git"].into_iter().chain(line.split(' ')));
+    git("update-ref refs/heads/master refs/heads/other");
+    git("reflog expire --expire=now --all");
+    git("gc --quiet --prune=now");
+    let Some(Event::Commit {
+        commit,
+        previous,
+        reset,
+        changes,
+    }) = watch.advance().unwrap()
+    else {
+        panic!("no commit");
+    };
+    assert_eq!((previous, reset, changes.len()), (None, true, 1));
+    assert_eq!(commit.subject(), b"new");
+    assert_eq!(watch.advance().unwrap(), None);
 }

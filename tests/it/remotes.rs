@@ -182,8 +182,8 @@ fn pushing_is_done_by_git_and_its_words_are_passed_on() {
     commit(&theirs, "main", "b");
     commit(&ours, "main", "c");
     let error = git.push(path, &["main".into()], &()).unwrap_err();
-    assert_eq!(error.to_string(), "git push failed with status 1");
-    let why = std::error::Error::source(&error).unwrap().to_string();
+    assert_eq!(error.kind(), Kind::HeadMoved);
+    let why = error.to_string();
     assert!(
         why.contains("rejected") && why.contains("main -> main"),
         "{why}"

@@ -40,15 +40,26 @@ pub(super) fn fetch(
     progress: &dyn Progress,
 ) -> Result<Vec<Advertised>> {
     provide_tls();
-    let fetched = relay(progress, |teller| receive(git, remote, refspecs, teller))?;
+    let found = relay(progress, |teller| receive(git, remote, refspecs, teller))?;
     git.objects.expect_change()?;
-    for one in &fetched {
-        if git.objects.header(&one.id)?.is_none() {
+    let mut fetched = Vec::with_capacity(found.len());
+    for (one, followed) in found {
+        let there = git.objects.header(&one.id)?.is_some();
+        if followed {
+            // A tag that is here already is nobody's to move.
+            let new = |name| Ok::<_, Error>(git.refs.head(name)?.is_none());
+            if there && one.local.as_ref().map_or(Ok(false), new)? {
+                fetched.push(one);
+            }
+            continue;
+        }
+        if !there {
             return Err(Error::Failed {
                 what: format!("{remote} did not send {}", one.id),
                 source: "its refs moved meanwhile, or it is damaged".into(),
             });
         }
+        fetched.push(one);
     }
     Ok(fetched)
 }
@@ -58,7 +69,7 @@ fn receive(
     name: &str,
     refspecs: &[String],
     mut progress: Teller,
-) -> Result<Vec<Advertised>> {
+) -> Result<Vec<(Advertised, bool)>> {
     let repo = git.reopen()?;
     let (remote, branch) = remotes::find(git, &repo, name)?;
     let mut specs = refspecs.iter().cloned().chain(branch).collect::<Vec<_>>();
@@ -96,9 +107,19 @@ fn receive(
         let agent = gix::protocol::agent(concat!("dk/", env!("CARGO_PKG_VERSION")));
         ("agent", Some(agent))
     };
+    // As git does: what is kept in local refs brings its tags along.
+    let keeps = |spec: &RefSpec| spec.to_ref().local().is_some();
+    let tags = match specs.iter().any(keeps) {
+        true => Tags::Included,
+        false => Tags::None,
+    };
     let context = init::Context {
         fetch_refspecs: specs.clone(),
-        extra_refspecs: Vec::new(),
+        extra_refspecs: tags
+            .to_refspec()
+            .map(|tags| tags.to_owned())
+            .into_iter()
+            .collect(),
     };
     let map = handshake
         .prepare_lsrefs_or_extract_refmap(agent(), true, context)
@@ -118,7 +139,7 @@ fn receive(
     let options = Options {
         shallow_file: repo.shallow_file().map_err(broken())?,
         shallow: &shallow,
-        tags: Tags::None,
+        tags,
         reject_shallow_remote: true,
     };
     let mut pack = Ok(());
@@ -171,8 +192,8 @@ fn parse(spec: &str) -> Result<RefSpec> {
 }
 
 /// Returns the refs that refspecs ask for. One that is named and not there is
-/// an error; a pattern may match nothing.
-fn advertised(map: &RefMap, specs: &[RefSpec], remote: &str) -> Result<Vec<Advertised>> {
+/// an error; a pattern may match nothing. With each: whether it is only followed.
+fn advertised(map: &RefMap, specs: &[RefSpec], remote: &str) -> Result<Vec<(Advertised, bool)>> {
     for (index, spec) in specs.iter().enumerate() {
         use instruction::Fetch::{AndUpdate, Exclude, Only};
         let Instruction::Fetch(fetch) = spec.to_ref().instruction() else {
@@ -204,7 +225,7 @@ fn advertised(map: &RefMap, specs: &[RefSpec], remote: &str) -> Result<Vec<Adver
             SpecIndex::ExplicitInRemote(index) => specs.get(index),
             SpecIndex::Implicit(_) => None,
         };
-        found.push(Advertised {
+        let one = Advertised {
             remote: match mapping.remote.as_name() {
                 Some(name) => name.to_vec(),
                 None => id.to_hex().into_bytes(),
@@ -212,7 +233,8 @@ fn advertised(map: &RefMap, specs: &[RefSpec], remote: &str) -> Result<Vec<Adver
             id,
             local: local.transpose()?,
             force: spec.is_some_and(|spec| spec.allow_non_fast_forward()),
-        });
+        };
+        found.push((one, is_followed(mapping)));
     }
     Ok(found)
 }
@@ -261,6 +283,22 @@ fn take_pack(
     git.loose.keeping.sync_dirs(&[dir])
 }
 
+/// Tells whether a tag is taken only where what it names comes along.
+fn is_followed(mapping: &Mapping) -> bool {
+    matches!(mapping.spec_index, SpecIndex::Implicit(_))
+}
+
+/// Tells whether a tag is left to the server, which sends it with what it
+/// names. What is here already it does not send, so such a tag is asked for.
+fn is_left(repo: &gix::Repository, mapping: &Mapping) -> bool {
+    use gix::protocol::{fetch::refmap::Source, handshake::Ref};
+    is_followed(mapping)
+        && match &mapping.remote {
+            Source::Ref(Ref::Peeled { object, .. }) => !repo.has_object(*object),
+            _ => true,
+        }
+}
+
 /// What is asked for and what is offered as known.
 struct Negotiation<'a, 'b, 'c> {
     repo: &'a gix::Repository,
@@ -281,7 +319,7 @@ impl gix::protocol::fetch::Negotiate for Negotiation<'_, '_, '_> {
             self.graph,
             self.map,
             self.shallow,
-            |_| false,
+            |mapping| is_left(self.repo, mapping),
         )
     }
 
@@ -289,7 +327,11 @@ impl gix::protocol::fetch::Negotiate for Negotiation<'_, '_, '_> {
     fn add_wants(&mut self, arguments: &mut Arguments, known: &[bool]) -> bool {
         let mut any = false;
         for (mapping, known) in self.map.mappings.iter().zip(known) {
-            if let (Some(id), false) = (mapping.remote.as_id(), known) {
+            // The server sends tags of what it sends.
+            if let (Some(id), false) = (
+                mapping.remote.as_id(),
+                *known || is_left(self.repo, mapping),
+            ) {
                 arguments.want(id);
                 any = true;
             }

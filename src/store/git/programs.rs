@@ -197,9 +197,17 @@ fn run(mut command: Command, what: &str, progress: &dyn Progress) -> Result<()> 
     if status.success() {
         return Ok(());
     }
+    let why = reason(&kept);
+    // The other side has what a fast-forward would lose, or not what was expected.
+    if kept.iter().any(|line| line.starts_with(" ! [rejected]")) {
+        return Err(Error::Rejected {
+            what: format!("{what} was rejected"),
+            why,
+        });
+    }
     Err(Error::Failed {
         what: format!("{what} {}", ending(status)),
-        source: reason(&kept).into(),
+        source: why.into(),
     })
 }
 
