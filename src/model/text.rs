@@ -350,8 +350,14 @@ pub fn read_signature(line: &[u8]) -> Signature {
 
 /// Text that is not what it should be; says what that is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not {0} as dk prints it")]
+#[error("this is not {0}")]
 pub struct Malformed(pub &'static str);
+
+impl From<Malformed> for super::failure::Failure {
+    fn from(malformed: Malformed) -> Self {
+        Self::new(super::Kind::Invalid, malformed.to_string())
+    }
+}
 
 /// A record taken off the front of a text that may go on; `None`: the rest of
 /// it has not come yet.
