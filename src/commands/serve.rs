@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::commands::{Global, hold_signals, open};
 use crate::logging;
-use crate::ninep::transport::{self, Endpoint};
+use crate::ninep::transport::{self, Endpoint, Listener};
 use crate::store::Store;
 use crate::ui::{Exit, Ui, Usage};
 
@@ -43,13 +43,13 @@ const GRACE: Duration = Duration::from_millis(4500);
 #[command(after_help = AFTER)]
 pub struct Args {
     /// The Git repository to serve, made if there is none; without it the one -C names
-    #[arg(value_hint = clap::ValueHint::DirPath)]
+    #[arg(id = "named", value_name = "STORE", value_hint = clap::ValueHint::DirPath)]
     store: Option<PathBuf>,
     /// As STORE: DataKit's spelling
-    #[arg(long, value_name = "PATH", hide = true, conflicts_with = "store")]
+    #[arg(long, value_name = "PATH", hide = true, conflicts_with = "named")]
     git: Option<PathBuf>,
     /// Serve an empty store that is kept in memory and ends with the server
-    #[arg(long, conflicts_with_all = ["store", "git"])]
+    #[arg(long, conflicts_with_all = ["named", "git"])]
     memory: bool,
     /// Where to listen: tcp://HOST[:PORT], unix:///PATH[?mode=0660] or fd://N; may be given again
     ///
@@ -114,7 +114,47 @@ enum LogFormat {
     Json,
 }
 
-const AFTER: &str = "Examples:
+const AFTER: &str = "Running:
+When it listens, a line 'dk: serving STORE at ADDRESS' for each address is on standard error, with the port that was chosen for port 0, and READY=1 is sent to systemd.
+An address that cannot be used is tried again for ever and keeps no other from serving; only where none can be used at the start does the command fail.
+A Unix socket that a server left behind is replaced, one that is in use is not.
+Connections have no time limit; a peer that vanished is noticed after two minutes.
+
+Signals:
+  SIGTERM, SIGINT\taccept no more, finish what is being committed, push what was gathered, exit with status 0 within 5 seconds; a second one ends it at once
+  SIGHUP\topen the log file anew
+
+Log:
+Records go by target: namespace, ninep, serve, store. debug/src/TARGET/level in the tree shows and sets the level of one while the server runs.
+A log that cannot be written is replaced by standard error, and what nobody takes is dropped and counted: logging never holds up the work.
+
+Health:
+GET /healthz answers 200 while the store can be read and at least one address listens, else 503; a line for each says which.
+
+Metrics:
+GET /metrics answers in OpenMetrics' text format:
+  datakit_connections\tconnections open now
+  datakit_connected_total\tconnections accepted
+  datakit_fids\tnodes of the tree that clients hold now
+  datakit_streams\tstreams (watches, live files) open now
+  datakit_transactions\ttransactions of connections open now
+  datakit_requests_total{message}\trequests, by 9P message
+  datakit_errors_total{message}\trequests that failed
+  datakit_request_latency_seconds{message}\thistogram: from a request to its answer, waiting for events left out
+  datakit_commits_total\ttimes a commit or a merge moved a branch
+  datakit_merges_total\tmerges computed
+  datakit_conflicts_total\tmerges that found conflicts
+  datakit_fsyncs_total\tfiles and folders synced
+  datakit_cache_hits_total\ttrees found in memory
+  datakit_cache_misses_total\ttrees read from the store
+  datakit_pushes_total\tpushes that ran (--auto-push)
+  datakit_push_failures_total\tof these, failed
+  datakit_push_seconds_total\ttime spent pushing
+
+DataKit:
+Its spellings are understood: --git PATH, --url and --listen-9p with addresses joined by commas, file:// for a Unix socket, --listen-prometheus PORT, -v and -vv.
+
+Examples:
   dk serve db.git
   dk serve db.git --listen unix:///run/dk.sock?mode=0660 --listen tcp://127.0.0.1
   mount -t 9p -o trans=tcp,port=5640,version=9p2000.L 127.0.0.1 /mnt
@@ -170,16 +210,19 @@ pub(super) async fn run(ui: &Ui, global: &Global, args: Args) -> anyhow::Result<
             store: Arc::clone(&store),
             states: listeners.states(),
         };
-        let ui = ui.clone();
-        tasks
-            .other
-            .spawn(health::serve(at, subject, move |at| match at {
-                Ok(Endpoint::Tcp { host, port }) => {
-                    ui.note(&format!("dk: metrics at http://{host}:{port}/metrics"));
-                }
-                Ok(_) => (),
-                Err(why) => ui.warn(&format!("{why}; trying again")),
-            }));
+        let told = {
+            let ui = ui.clone();
+            move |at: &Endpoint| {
+                let at = at.to_string().replacen("tcp://", "http://", 1);
+                ui.note(&format!("dk: metrics at {at}/metrics"));
+            }
+        };
+        let first = Listener::bind(&at).await;
+        match &first {
+            Ok(listener) => told(listener.endpoint()),
+            Err(error) => ui.warn(&format!("{error}: {}; trying again", error.source)),
+        }
+        tasks.other.spawn(health::serve(at, first, subject, told));
     }
     let serving = Serving {
         ui,

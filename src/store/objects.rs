@@ -10,6 +10,7 @@ use std::sync::Arc;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
+use crate::metrics::metrics;
 use crate::model::text::read_commit;
 pub use crate::model::text::write_commit;
 use crate::model::{Commit, Entry, HashKind, Mode, ObjectId, TreePath};
@@ -253,8 +254,10 @@ impl Objects {
     /// Returns a tree, from the cache where it is there.
     pub fn tree(&self, id: &ObjectId) -> Result<Arc<Tree>> {
         if let Some(tree) = self.trees.get(id) {
+            metrics().cache_hits.inc();
             return Ok(tree);
         }
+        metrics().cache_misses.inc();
         let tree = Arc::new(self.tree_once(id)?);
         self.trees.insert(*id, tree.clone());
         Ok(tree)

@@ -103,6 +103,10 @@ impl Repository for ReadOnly {
         self.0.repository().map_or(Path::new(""), Repository::path)
     }
 
+    fn id(&self) -> Result<String> {
+        self.inner()?.id()
+    }
+
     fn identity(&self) -> Result<(Option<String>, Option<String>)> {
         self.inner()?.identity()
     }

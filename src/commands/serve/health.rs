@@ -20,7 +20,7 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 use super::listen::{self, lock};
 use crate::metrics::metrics;
 use crate::model::BranchName;
-use crate::ninep::transport::{Endpoint, Listener, Stream};
+use crate::ninep::transport::{Endpoint, Error, Listener, Stream};
 use crate::store::{Store, face};
 
 /// How long one connection may last, which is for one request.
@@ -56,26 +56,32 @@ pub struct Subject {
     pub states: Arc<Mutex<Vec<listen::State>>>,
 }
 
-/// Listens and answers until it is dropped. An address that cannot be listened
-/// at is tried again; `told` is told once it can, and of the first failure.
-pub async fn serve(at: Endpoint, subject: Subject, told: impl Fn(Result<&Endpoint, String>)) {
+/// Listens at an address until it is dropped, and answers. `first` is what came
+/// of the first try; one that failed is repeated, and `told` is told when it
+/// succeeds.
+pub async fn serve(
+    at: Endpoint,
+    first: Result<Listener, Error>,
+    subject: Subject,
+    told: impl Fn(&Endpoint),
+) {
     let mut wait = Duration::from_millis(250);
-    let mut said = false;
+    let mut listener = first;
     let listener = loop {
-        match Listener::bind(&at).await {
+        match listener {
             Ok(listener) => break listener,
             Err(error) => {
-                let text = format!("{error}: {}", error.source);
-                tracing::error!(target: "serve", "{text}");
-                if !std::mem::replace(&mut said, true) {
-                    told(Err(text));
-                }
+                let source = &error.source as &dyn std::error::Error;
+                tracing::error!(target: "serve", error = source, "{error}");
             }
         }
         sleep(wait).await;
         wait = (wait * 2).min(Duration::from_secs(15));
+        listener = Listener::bind(&at).await;
+        if let Ok(listener) = &listener {
+            told(listener.endpoint());
+        }
     };
-    told(Ok(listener.endpoint()));
     let router = Router::new()
         .route("/metrics", get(counts))
         .route("/healthz", get(health))

@@ -12,7 +12,7 @@ use crate::store::git::Git;
 use crate::store::memory::Memory;
 use crate::store::read_only::ReadOnly;
 use crate::store::{self, Store};
-use crate::ui::Usage;
+use crate::ui::{Exit, Usage};
 
 /// Which store is asked for.
 pub struct Wanted {
@@ -51,7 +51,7 @@ fn repository(global: &Global, wanted: &Wanted) -> anyhow::Result<Git> {
                 store::Error::NotFound(_) => {
                     let text =
                         format!("no store: there is no Git repository at {}", path.display());
-                    Usage::new(text).hint(hint).into()
+                    Exit::with(1, Usage::new(text).hint(hint)).into()
                 }
                 error => error.into(),
             }
