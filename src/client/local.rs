@@ -1,28 +1,26 @@
 //! The contract, answered from a store in this process.
 //!
-//! The store blocks, so every call runs on a thread where that is allowed.
-//! Streams are fed by such a thread through a bounded channel and end it when
-//! dropped. One task, owned by [`Local`], wakes watches.
+//! The store blocks, so every call goes through its asynchronous face. One
+//! task, owned by [`Local`], wakes watches.
 
 mod failure;
-mod stream;
 
 use std::io::Read;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::{JoinHandle, spawn_blocking};
+use futures_util::StreamExt as _;
 
 use crate::client::*;
 use crate::model::{Entry, HashKind, Mode, State, Time};
 pub use crate::store::engine::Durability;
 use crate::store::engine::{Engine, Repository};
+use crate::store::face::{self, Feed, Looker};
 use crate::store::{self, Store, diff, fsck, history, rev, walk};
 
 pub use crate::store::git::abandon;
 use failure::error;
-use stream::Feed;
 
 /// How a local store is opened.
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,19 +39,7 @@ pub struct Local {
     url: String,
     alone: bool,
     /// Wakes watches; started by the first, stopped with this.
-    looker: Mutex<Option<JoinHandle<()>>>,
-}
-
-impl Drop for Local {
-    fn drop(&mut self) {
-        let looker = self
-            .looker
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(task) = looker.take() {
-            task.abort();
-        }
-    }
+    looker: Looker,
 }
 
 impl Local {
@@ -84,7 +70,7 @@ impl Local {
             store: Arc::new(Store::new(engine)),
             url,
             alone: false,
-            looker: Mutex::new(None),
+            looker: Looker::default(),
         }
     }
 
@@ -93,17 +79,7 @@ impl Local {
         &self,
         work: impl FnOnce(&Arc<Store>) -> store::Result<T> + Send + 'static,
     ) -> Result<T> {
-        let store = self.store.clone();
-        match spawn_blocking(move || work(&store)).await {
-            Ok(result) => result.map_err(error),
-            Err(failed) => match failed.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_) => Err(Error::new(
-                    Kind::Interrupted,
-                    "the runtime is shutting down",
-                )),
-            },
-        }
+        face::run(&self.store, work).await.map_err(error)
     }
 
     /// As [`Local::run`], for what takes next to no time.
@@ -121,28 +97,7 @@ impl Local {
         &self,
         work: impl FnOnce(&Arc<Store>, &mut Feed<T>) -> store::Result<()> + Send + 'static,
     ) -> Records<T> {
-        stream::feed(self.store.clone(), work)
-    }
-
-    /// Starts the task that wakes watches, once.
-    fn look(&self) -> store::Result<()> {
-        let mut looker = self.looker.lock().unwrap_or_else(PoisonError::into_inner);
-        if looker.as_ref().is_some_and(|task| !task.is_finished()) {
-            return Ok(());
-        }
-        let mut changes = self.store.engine.changes()?;
-        let store = Arc::downgrade(&self.store);
-        *looker = Some(tokio::spawn(async move {
-            loop {
-                let Some(store) = store.upgrade() else { return };
-                // What cannot be read now is looked at again with the next change.
-                let _ = spawn_blocking(move || store.look()).await;
-                if changes.changed().await.is_err() {
-                    return;
-                }
-            }
-        }));
-        Ok(())
+        said(face::feed(&self.store, work))
     }
 
     async fn who(&self, author: Option<Signature>) -> Result<Signature> {
@@ -158,6 +113,11 @@ impl Local {
             }
         }
     }
+}
+
+/// Says a stream's failures in the words of the contract.
+fn said<T: 'static>(records: face::Records<T>) -> Records<T> {
+    Box::pin(records.map(|record| record.map_err(error)))
 }
 
 /// Returns the entry of a tree to read.
@@ -204,11 +164,17 @@ fn open(store: &Store, path: &TreePath, entry: &Entry) -> store::Result<Box<dyn 
 #[async_trait::async_trait]
 impl Client for Local {
     async fn info(&self) -> Result<StoreInfo> {
-        Ok(StoreInfo {
-            url: self.url.clone(),
-            id_digits: self.store.engine.hash_kind().id_len() * 2,
-            read_only: self.store.engine.is_read_only(),
+        let url = self.url.clone();
+        self.read(|store| {
+            let repository = store.engine.repository();
+            Ok(StoreInfo {
+                url,
+                id: repository.map(Repository::id).transpose()?,
+                id_digits: store.engine.hash_kind().id_len() * 2,
+                read_only: store.engine.is_read_only(),
+            })
         })
+        .await
     }
 
     async fn identity(&self) -> Result<Identity> {
@@ -496,7 +462,7 @@ impl Client for Local {
     }
 
     fn watch(&self, query: WatchQuery) -> Records<Event> {
-        stream::follow(self.store.clone(), self.look(), query)
+        said(face::follow(&self.store, &self.looker, query))
     }
 
     async fn fetch(

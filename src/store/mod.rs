@@ -2,7 +2,8 @@
 //! watch, fetch and push.
 //!
 //! Synchronous inside: every call may block. `engine` is the seam below which
-//! storage lies; the other files are written once for all engines.
+//! storage lies; `face` is the asynchronous face; the other files are written
+//! once for all engines.
 
 mod base;
 pub mod collect;
@@ -11,6 +12,7 @@ mod content;
 pub mod diff;
 pub mod edit;
 pub mod engine;
+pub mod face;
 mod failure;
 pub mod fsck;
 pub mod git;
@@ -74,6 +76,8 @@ pub enum Error {
     Corrupt { id: String, why: String },
     #[error("{0}")]
     Unsupported(String),
+    #[error("{0}")]
+    Interrupted(String),
     #[error("{what}")]
     Io {
         what: String,
@@ -135,6 +139,7 @@ impl Error {
             Self::Busy(_) => Kind::Busy,
             Self::Corrupt { .. } => Kind::Corrupt,
             Self::Unsupported(_) => Kind::Unsupported,
+            Self::Interrupted(_) => Kind::Interrupted,
             Self::Io { source, .. } => match source.kind() {
                 ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
                     Kind::NoSpace

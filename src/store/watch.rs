@@ -66,7 +66,7 @@ impl Watch {
 
     /// Returns what to wait for once [`Watch::advance`] has nothing more.
     pub fn bell(&self) -> Arc<Notify> {
-        self.seat.bell.clone()
+        self.seat.bell()
     }
 
     /// Returns the commit to resume after: nothing before the first.
@@ -211,7 +211,7 @@ impl Hub {
 }
 
 /// A reader's place in the hub, given up when it is dropped.
-struct Seat {
+pub struct Seat {
     store: Arc<Store>,
     branch: BranchName,
     /// Nothing: every move.
@@ -220,7 +220,10 @@ struct Seat {
 }
 
 impl Seat {
-    fn take(store: &Arc<Store>, branch: &BranchName, path: Option<TreePath>) -> Result<Self> {
+    /// Takes a place. Without a `path` it is woken at every move of the branch;
+    /// with one, when what stands there changes. What is read after this call
+    /// is as it was at the last ring, or newer.
+    pub fn take(store: &Arc<Store>, branch: &BranchName, path: Option<TreePath>) -> Result<Self> {
         let head = store.engine.head(&HeadName::branch(branch))?;
         let bell = Arc::new(Notify::new());
         let mut branches = store.hub.branches();
@@ -248,6 +251,11 @@ impl Seat {
             path,
             bell,
         })
+    }
+
+    /// Returns what rings. A ring that nobody waits for is kept for who waits next.
+    pub fn bell(&self) -> Arc<Notify> {
+        self.bell.clone()
     }
 }
 
