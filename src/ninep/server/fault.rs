@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use crate::model::failure::Failure;
+use crate::model::text::write_failure;
 use crate::namespace::node;
 use crate::ninep::errno::*;
 use crate::ninep::message::{Dialect, Reply};
@@ -67,9 +68,12 @@ impl Fault {
 
     fn in_full(&self, msize: u32) -> Text {
         // Size, type, tag, number and the string's length.
-        let _room = (msize as usize - 13).min(u16::MAX.into());
-        let _failure = self.failure.as_deref().cloned();
-        Text::default()
+        let room = (msize as usize - 13).min(u16::MAX.into());
+        match &self.failure {
+            Some(failure) => write_failure(failure, room),
+            None => write_failure(&Failure::new(kind(self.errno), cut(&self.text)), room),
+        }
+        .into()
     }
 }
 
