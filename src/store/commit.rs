@@ -336,6 +336,12 @@ impl Store {
                 expected: Expect::Any,
                 actual,
             }),
+            Ok(()) => {
+                for done in moves {
+                    self.moved(&done.name, done.new);
+                }
+                Ok(())
+            }
             result => result,
         }
     }
