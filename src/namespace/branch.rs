@@ -197,13 +197,7 @@ impl Folder for All {
         Ok(dir(at, &self.0, &cell))
     }
 
-    async fn create(
-        &self,
-        at: &Dir,
-        _: &Call,
-        name: &[u8],
-        what: Create,
-    ) -> Result<Arc<dyn Node>> {
+    async fn create(&self, at: &Dir, _: &Call, name: &[u8], what: Create) -> Result<Arc<dyn Node>> {
         if what != Create::Dir {
             return Err(failure::only_directories());
         }
@@ -459,11 +453,13 @@ impl Folder for Branch {
     async fn remove(&self, call: &Call, _: bool) -> Result<()> {
         let branch = self.cell.name();
         let name = branch.clone();
-        let work = move |store: &Arc<Store>| {
-            match store.delete_branch(&name, MoveOptions::default(), &who(store)?) {
-                Ok(_) | Err(store::Error::NotFound(_)) => Ok(()),
-                Err(error) => Err(error.into()),
-            }
+        let work = move |store: &Arc<Store>| match store.delete_branch(
+            &name,
+            MoveOptions::default(),
+            &who(store)?,
+        ) {
+            Ok(_) | Err(store::Error::NotFound(_)) => Ok(()),
+            Err(error) => Err(error.into()),
         };
         self.world().change(call, work).await?;
         self.connection.branches.forget(&branch);

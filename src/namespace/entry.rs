@@ -60,6 +60,11 @@ pub trait Folder: Send + Sync + 'static {
         0
     }
 
+    /// The key of an entry, where that is not made of its name.
+    fn key_of(&self, _name: &[u8]) -> Option<u64> {
+        None
+    }
+
     /// Its entries, in the order they are to be listed in.
     async fn list(&self, call: &Call) -> Result<Vec<(Vec<u8>, Shape)>>;
 
@@ -181,11 +186,6 @@ impl Dir {
             what,
         })
     }
-
-    /// What it is, if it is of this kind.
-    pub fn folder(&self) -> &dyn Any {
-        &self.what
-    }
 }
 
 fn stem(shape: Shape, key: u64) -> Id {
@@ -196,20 +196,16 @@ fn stem(shape: Shape, key: u64) -> Id {
     }
 }
 
-/// Entries known by name and shape.
-struct Names {
-    parent: u64,
-    entries: Vec<(Vec<u8>, Shape)>,
-}
+/// Entries known by name.
+struct Names(Vec<(Vec<u8>, Id)>);
 
 impl Listing for Names {
     fn len(&self) -> usize {
-        self.entries.len()
+        self.0.len()
     }
 
     fn entry(&self, index: usize) -> (Vec<u8>, Id) {
-        let (name, shape) = &self.entries[index];
-        (name.clone(), stem(*shape, key(self.parent, name)))
+        self.0[index].clone()
     }
 }
 
@@ -303,10 +299,13 @@ impl Handle for DirHandle {
     }
 
     async fn list(&self, call: &Call) -> Result<Arc<dyn Listing>> {
-        Ok(Arc::new(Names {
-            parent: self.0.key(),
-            entries: self.0.what.list(call).await?,
-        }))
+        let (folder, parent) = (&self.0.what, self.0.key());
+        let named = |(name, shape): (Vec<u8>, Shape)| {
+            let key = folder.key_of(&name).unwrap_or_else(|| key(parent, &name));
+            (name, stem(shape, key))
+        };
+        let entries = folder.list(call).await?;
+        Ok(Arc::new(Names(entries.into_iter().map(named).collect())))
     }
 
     async fn sync(&self, call: &Call) -> Result<()> {

@@ -87,7 +87,7 @@ impl node::Tree for Namespace {
             transactions: AtomicUsize::new(0),
         });
         lock(&self.0.connections).insert(number, Arc::downgrade(&connection));
-        connection
+        Arc::new(Attached(connection))
     }
 }
 
@@ -229,11 +229,13 @@ impl Drop for Opened {
     }
 }
 
-/// A session is a shared connection: nodes hold on to it.
+/// A connection in the hands of who serves it. Nodes hold on to it too.
+struct Attached(Arc<Connection>);
+
 #[async_trait::async_trait]
-impl Session for Arc<Connection> {
+impl Session for Attached {
     async fn attach(&self, call: &Call, path: &[u8]) -> Result<Arc<dyn Node>> {
-        let mut node = self.root();
+        let mut node = self.0.root();
         for step in path.split(|b| *b == b'/').filter(|step| !step.is_empty()) {
             node = match step {
                 b"." => node,

@@ -255,7 +255,11 @@ impl Folder for Commits {
 /// Prints a commit as the ancestor does: one line of JSON, in this order.
 fn describe(commit: &Commit) -> String {
     let text = |bytes: &[u8]| json!(String::from_utf8_lossy(bytes)).to_string();
-    let parents: Vec<String> = commit.parents.iter().map(|id| format!("\"{id}\"")).collect();
+    let parents: Vec<String> = commit
+        .parents
+        .iter()
+        .map(|id| format!("\"{id}\""))
+        .collect();
     format!(
         "{{\"hash\":\"{}\",\"value\":{{\"node\":\"{}\",\"parents\":[{}],\
          \"info\":{{\"date\":{},\"author\":{},\"message\":{}}}}}}}",

@@ -17,9 +17,7 @@ use crate::store::{self, Store};
 use super::entry::{Place, key, no_listing, not_a_directory, set_directory, version};
 use super::failure;
 use super::files::{Turn, range};
-use super::node::{
-    Attr, Call, Create, Handle, Id, Listing, Node, Open, Result, Set, Shape,
-};
+use super::node::{Attr, Call, Create, Handle, Id, Listing, Node, Open, Result, Set, Shape};
 use super::{World, blob};
 
 /// Which tree a view shows.

@@ -17,6 +17,7 @@ mod failure;
 pub mod fsck;
 pub mod git;
 pub mod history;
+pub mod land;
 mod log;
 pub mod memory;
 pub mod merge;
