@@ -77,7 +77,11 @@ impl Remote {
         };
         let dial = move || {
             let endpoint = endpoint.clone();
-            async move { ninep::connect(&endpoint).await.map_err(failure::unreachable) }
+            async move {
+                ninep::connect(&endpoint)
+                    .await
+                    .map_err(failure::unreachable)
+            }
         };
         Self::over(url.to_owned(), dial, options).await
     }
@@ -542,10 +546,12 @@ impl Client for Remote {
         });
         match aborted.await {
             // Where it is gone now, it was aborted, by whomever.
-            Err(error) if failure::is_unknown(&error) => match self.transaction(tx.as_str()).await {
-                Err(gone) if gone.kind() == Kind::NotFound => Ok(()),
-                _ => Err(error),
-            },
+            Err(error) if failure::is_unknown(&error) => {
+                match self.transaction(tx.as_str()).await {
+                    Err(gone) if gone.kind() == Kind::NotFound => Ok(()),
+                    _ => Err(error),
+                }
+            }
             result => result.map(|_| ()),
         }
     }

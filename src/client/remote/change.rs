@@ -309,7 +309,10 @@ async fn send(session: &Session, call: Call<'_>, complete: &mut bool) -> Result<
     // Dropping the file says that there will be no last line.
     match printing.await {
         Ok(Err(Ended::Failed(error))) => Err(Failed::Here(error)),
-        Ok(_) => Err(Failed::Here(Error::new(Kind::Invalid, "an edit was refused"))),
+        Ok(_) => Err(Failed::Here(Error::new(
+            Kind::Invalid,
+            "an edit was refused",
+        ))),
         Err(failed) => match failed.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
             Err(_) => {
@@ -414,8 +417,7 @@ impl Sink for Printer {
                 Ended::Failed(failure::content(&path, &error))
             }
             Err(PrintError::Length { path }) => {
-                let message =
-                    format!("the content of {path} changed its length while it was read");
+                let message = format!("the content of {path} changed its length while it was read");
                 Ended::Failed(Error::new(Kind::Invalid, message))
             }
         };

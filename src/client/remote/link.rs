@@ -183,7 +183,9 @@ fn pause(attempts: u32) -> Duration {
     let (first, longest) = PAUSE;
     let doubled = first.saturating_mul(1 << (attempts - 1).min(10));
     let bits = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), attempts);
-    doubled.min(longest).mul_f64(0.75 + (bits % 512) as f64 / 1024.0)
+    doubled
+        .min(longest)
+        .mul_f64(0.75 + (bits % 512) as f64 / 1024.0)
 }
 
 /// The directories whose fids a session keeps.
@@ -210,7 +212,12 @@ impl Session {
     async fn begin(connection: Connection) -> Result<Self> {
         let find = |name: &'static str| {
             let connection = &connection;
-            async move { (name, connection.find(connection.root(), name.as_bytes()).await) }
+            async move {
+                (
+                    name,
+                    connection.find(connection.root(), name.as_bytes()).await,
+                )
+            }
         };
         let names = DIRS.into_iter().chain(["remotes"]);
         let finding = futures_util::future::join_all(names.map(find));
@@ -236,7 +243,10 @@ impl Session {
         match found {
             Some((_, Ok(fid))) => Ok(fid),
             Some((_, Err(error))) => Err(error.clone()),
-            None => Err(ninep::Error::here(Kind::NotFound, format!("{name} does not exist"))),
+            None => Err(ninep::Error::here(
+                Kind::NotFound,
+                format!("{name} does not exist"),
+            )),
         }
     }
 
@@ -246,7 +256,9 @@ impl Session {
     }
 
     pub async fn open_root(&self, names: &[&[u8]], flags: u32) -> ninep::Result<File> {
-        self.connection.open(self.connection.root(), names, flags).await
+        self.connection
+            .open(self.connection.root(), names, flags)
+            .await
     }
 
     /// Opens `NAME/FILE` below `branch` or `tx`, with `make` after making a

@@ -49,18 +49,11 @@ pub(super) async fn gc(core: &Core, dry_run: bool, progress: &dyn Progress) -> R
     let arguments = if dry_run { "dry-run\n" } else { "\n" };
     let what = Context::change("garbage was collected".into());
     let mut found = Collected::default();
-    once(
-        core,
-        "gc",
-        arguments.into(),
-        &what,
-        progress,
-        &mut |line| {
-            if let TaskLine::Collected(collected) = line {
-                found = collected;
-            }
-        },
-    )
+    once(core, "gc", arguments.into(), &what, progress, &mut |line| {
+        if let TaskLine::Collected(collected) = line {
+            found = collected;
+        }
+    })
     .await?;
     Ok(found)
 }
@@ -192,7 +185,12 @@ pub(super) async fn add_remote(core: &Core, name: &str, url: &str) -> Result<()>
     let session = core.session().await?;
     let add = async {
         let dir = session.dir("remotes")?;
-        session.connection.mkdir(dir, &element).await?.done().await?;
+        session
+            .connection
+            .mkdir(dir, &element)
+            .await?
+            .done()
+            .await?;
         let how = flags::WRONLY | flags::TRUNC;
         let mut file = session.open("remotes", &[&element, b"url"], how).await?;
         let count = url.len() as u32;

@@ -148,9 +148,7 @@ impl Following {
         let commit = client.commit(head).await?;
         let empty = match head.hash_kind() {
             HashKind::Sha1 => &b"4b825dc642cb6eb9a060e54bf8d69288fbee4904"[..],
-            HashKind::Sha256 => {
-                b"6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321"
-            }
+            HashKind::Sha256 => b"6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321",
         };
         let empty = ObjectId::from_hex(empty).expect("the empty tree of Git");
         let query = DiffQuery {
