@@ -16,16 +16,18 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::commands::{Global, hold_signals, open};
 use crate::logging;
+use crate::namespace::node::Tree;
+use crate::namespace::{self, Namespace};
+use crate::ninep::server::{self, Server};
 use crate::ninep::transport::{self, Endpoint, Listener};
-use crate::store::Store;
-use crate::ui::{Exit, Ui, Usage};
+use crate::ui::{Exit, Ui, Usage, signals};
 
 mod health;
 mod listen;
 mod push;
 mod source;
 
-use listen::{Handler, Listeners, Report, Shared};
+use listen::{Handler, Listeners, Report, Shared, stopped};
 
 /// How long ending may take.
 const GRACE: Duration = Duration::from_millis(4500);
@@ -167,7 +169,7 @@ pub(super) async fn run(ui: &Ui, global: &Global, args: Args) -> anyhow::Result<
         return Err(Usage::new(text).into());
     }
     let held = hold_signals();
-    let mut signals = Signals::new().context("cannot listen for signals")?;
+    let mut asked = Signals::new().context("cannot listen for signals")?;
     let log = start_log(ui, &args);
     raise_file_limit();
     let addresses = addresses(&args)?;
@@ -190,8 +192,16 @@ pub(super) async fn run(ui: &Ui, global: &Global, args: Args) -> anyhow::Result<
             stopped.clone(),
         )));
     }
+    let limits = server::Limits {
+        msize: args.max_msize,
+        ..server::Limits::default()
+    };
+    let tree = Arc::new(Namespace::new(
+        Arc::clone(&store),
+        namespace::Options::default(),
+    ));
     let shared = Shared {
-        handler: handler(&store, &args),
+        handler: handler(tree, limits),
         places: Arc::new(Semaphore::new(args.max_connections as usize)),
         stop: stopped,
     };
@@ -229,19 +239,24 @@ pub(super) async fn run(ui: &Ui, global: &Global, args: Args) -> anyhow::Result<
         shown: &shown,
         log: &log,
     };
-    let result = serving.go_on(&mut listeners, count, &mut signals).await;
+    let result = serving.go_on(&mut listeners, count, &mut asked).await;
 
-    // A second signal ends it at once.
-    drop(held);
     let _ = sd_notify::notify(false, &[NotifyState::Stopping]);
     let limit = Instant::now() + GRACE;
     let _ = stop.send(true);
-    let (all, ()) = tokio::join!(listeners.end(limit), tasks.end(limit));
+    let end = async { tokio::join!(listeners.end(limit), tasks.end(limit)).0 };
+    let all = tokio::select! {
+        all = end => all,
+        () = asked.end() => false,
+    };
     if !all {
-        tracing::warn!(target: "serve", "some connections did not end in time");
+        tracing::warn!(target: "serve", "not everything ended in good order");
         open::abandon();
     }
     drop(log);
+    // They were heeded.
+    signals::forget();
+    drop(held);
     result
 }
 
@@ -280,14 +295,14 @@ impl Serving<'_> {
         &self,
         listeners: &mut Listeners,
         mut unknown: usize,
-        signals: &mut Signals,
+        asked: &mut Signals,
     ) -> anyhow::Result<()> {
-        let mut listening = 0;
+        let (mut listening, mut ready) = (0, false);
         let mut failed = Vec::new();
         let mut begun = Vec::new();
         loop {
             let report = tokio::select! {
-                signal = signals.next() => match signal {
+                signal = asked.next() => match signal {
                     Signalled::End => return Ok(()),
                     Signalled::Reopen => {
                         self.log.reopen();
@@ -321,8 +336,7 @@ impl Serving<'_> {
             for at in begun.drain(..) {
                 self.ui.note(&format!("dk: serving {} at {at}", self.shown));
                 tracing::info!(target: "serve", store = self.shown, at = %at, "serving");
-                if listening == 1 {
-                    listening = 2;
+                if !std::mem::replace(&mut ready, true) {
                     let _ = sd_notify::notify(false, &[NotifyState::Ready]);
                 }
             }
@@ -349,6 +363,11 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             hangup: signal(SignalKind::hangup())?,
         })
+    }
+
+    /// Waits for one that asks for the end.
+    async fn end(&mut self) {
+        while matches!(self.next().await, Signalled::Reopen) {}
     }
 
     /// Waits for the next. Cancel-safe.
@@ -409,10 +428,24 @@ fn raise_file_limit() {
 }
 
 /// Returns what serves one connection.
-fn handler(_store: &Arc<Store>, _args: &Args) -> Handler {
-    Arc::new(|stream, _, _| {
+fn handler(tree: Arc<dyn Tree>, limits: server::Limits) -> Handler {
+    let server = Arc::new(Server::new(tree, limits));
+    Arc::new(move |stream, peer, mut stop| {
+        let server = Arc::clone(&server);
         Box::pin(async move {
-            drop(stream);
+            tracing::debug!(target: "ninep", peer, "connected");
+            let stop = async move { stopped(&mut stop).await };
+            match server.serve(stream, &peer, stop).await {
+                Ok(()) => tracing::debug!(target: "ninep", peer, "disconnected"),
+                // Clients go away in many ways.
+                Err(server::Error::Io(error)) => {
+                    tracing::info!(target: "ninep", peer, %error, "the connection is lost");
+                }
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(target: "ninep", peer, error, "the connection is ended");
+                }
+            }
         })
     })
 }

@@ -251,10 +251,21 @@ impl Objects {
         self.empty_tree
     }
 
+    /// Returns a tree that is in memory; never reads it.
+    pub fn cached_tree(&self, id: &ObjectId) -> Option<Arc<Tree>> {
+        let tree = self.trees.get(id)?;
+        metrics().cache_hits.inc();
+        Some(tree)
+    }
+
+    /// Returns how many trees are in memory, and their bytes.
+    pub fn cached(&self) -> (usize, u64) {
+        (self.trees.len(), self.trees.weight())
+    }
+
     /// Returns a tree, from the cache where it is there.
     pub fn tree(&self, id: &ObjectId) -> Result<Arc<Tree>> {
-        if let Some(tree) = self.trees.get(id) {
-            metrics().cache_hits.inc();
+        if let Some(tree) = self.cached_tree(id) {
             return Ok(tree);
         }
         metrics().cache_misses.inc();

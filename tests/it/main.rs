@@ -39,6 +39,7 @@ mod layering;
 mod logging;
 mod manual;
 mod merge;
+mod namespace;
 mod odd_repositories;
 mod power_loss;
 mod races;

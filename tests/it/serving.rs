@@ -5,6 +5,7 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -83,12 +84,17 @@ impl Server {
 
     /// The URL of its first TCP listener.
     pub fn address(&self) -> String {
-        format!("tcp://{}", self.says(" at tcp://"))
+        format!("tcp://{}", self.host())
     }
 
     /// `HOST:PORT` of that.
     pub fn host(&self) -> String {
-        self.says(" at tcp://")
+        let line = "dk: serving ";
+        eventually("a TCP listener", || {
+            let said = self.said();
+            let mut at = said.iter().filter_map(|said| said.strip_prefix(line));
+            at.find_map(|at| at.split_once(" at tcp://").map(|(_, at)| at.to_string()))
+        })
     }
 
     pub fn id(&self) -> u32 {
@@ -146,15 +152,29 @@ pub fn answers(mut stream: impl std::io::Read + std::io::Write) -> bool {
         && answer.ends_with(version)
 }
 
+/// No answer takes longer.
+const LIMIT: Option<Duration> = Some(Duration::from_secs(30));
+
 fn tcp(address: &str) -> bool {
-    TcpStream::connect(address).is_ok_and(answers)
+    TcpStream::connect(address).is_ok_and(|stream| {
+        stream.set_read_timeout(LIMIT).unwrap();
+        answers(stream)
+    })
+}
+
+fn unix(path: &Path) -> bool {
+    UnixStream::connect(path).is_ok_and(|stream| {
+        stream.set_read_timeout(LIMIT).unwrap();
+        answers(stream)
+    })
 }
 
 #[test]
 fn it_says_when_it_is_ready_and_ends_in_good_order() {
     let sandbox = Sandbox::new();
     for signal in ["TERM", "INT"] {
-        let folder = UnixDatagram::bind(sandbox.join("notify")).unwrap();
+        let told = UnixDatagram::bind(sandbox.join("notify")).unwrap();
+        told.set_read_timeout(LIMIT).unwrap();
         let mut command = sandbox.command([
             "serve",
             "db.git",
@@ -163,14 +183,11 @@ fn it_says_when_it_is_ready_and_ends_in_good_order() {
         ]);
         command.env("NOTIFY_SOCKET", sandbox.join("notify"));
         let server = Server::of(&mut command);
-        let path = sandbox.join("db.git").canonicalize();
         server.says(" at unix://socket?mode=0660");
         assert!(tcp(&server.host()));
-        assert!(answers(
-            UnixStream::connect(sandbox.join("socket")).unwrap()
-        ));
+        assert!(unix(&sandbox.join("socket")));
         let mut word = [0; 100];
-        let length = folder.recv(&mut word).unwrap();
+        let length = told.recv(&mut word).unwrap();
         assert!(word[..length].starts_with(b"READY=1"));
         // Somebody who is connected does not hold the end up.
         let stays = TcpStream::connect(server.host()).unwrap();
@@ -179,10 +196,10 @@ fn it_says_when_it_is_ready_and_ends_in_good_order() {
         let (status, said) = server.ended();
         assert_eq!(status.code(), Some(0), "{said:?}");
         assert!(began.elapsed() < Duration::from_secs(5));
-        let length = folder.recv(&mut word).unwrap();
+        let length = told.recv(&mut word).unwrap();
         assert!(word[..length].starts_with(b"STOPPING=1"));
         assert!(!sandbox.join("socket").exists());
-        let path = path.unwrap().display().to_string();
+        let path = sandbox.join("db.git").display().to_string();
         assert_eq!(said.len(), 2, "a line for each listener: {said:?}");
         assert!(
             said.iter()
@@ -216,8 +233,8 @@ fn a_listener_that_cannot_listen_touches_no_other_and_is_tried_again() {
     ] {
         assert!(said.contains(part), "{part}\n{said}");
     }
-    assert!(answers(UnixStream::connect(sandbox.join("stale")).unwrap()));
-    assert!(tcp(&server.says("memory at tcp://")));
+    assert!(unix(&sandbox.join("stale")));
+    assert!(tcp(&server.host()));
     // The live one is as it was.
     assert!(UnixStream::connect(sandbox.join("live")).is_ok());
     assert!(live.accept().is_ok());
@@ -263,7 +280,7 @@ fn a_socket_is_inherited_by_number_or_from_systemd() {
     command.stdin(std::os::fd::OwnedFd::from(socket));
     let server = Server::of(&mut command);
     server.says("serving memory at fd://0");
-    assert!(answers(UnixStream::connect(sandbox.join("s")).unwrap()));
+    assert!(unix(&sandbox.join("s")));
     server.stop();
     assert!(sandbox.join("s").exists(), "its file is somebody else's");
 }
@@ -282,7 +299,7 @@ fn too_many_open_files_pass() {
     assert!(answers(&mut open[0]));
     drop(open);
     assert!(tcp(&address));
-    assert!(answers(UnixStream::connect(sandbox.join("s")).unwrap()));
+    assert!(unix(&sandbox.join("s")));
     server.stop();
 }
 

@@ -85,6 +85,13 @@ pub async fn serve(
     let router = Router::new()
         .route("/metrics", get(counts))
         .route("/healthz", get(health))
+        .fallback(|| async {
+            (
+                StatusCode::NOT_FOUND,
+                [CLOSE],
+                "there is /metrics and /healthz\n",
+            )
+        })
         .with_state(subject);
     let door = Door {
         listener,
