@@ -44,4 +44,5 @@ mod refs;
 mod refs_races;
 mod remotes;
 mod sandbox;
+mod server;
 mod stock;
