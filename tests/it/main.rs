@@ -47,3 +47,4 @@ mod remotes;
 mod sandbox;
 mod server;
 mod stock;
+mod wire;

@@ -188,7 +188,8 @@ async fn what_cannot_be_taken_back_survives_a_disconnect() {
     drop(peer.stream);
     assert!(!serving.is_finished());
     house.toy.state.after.add_permits(1);
-    soon("the end", serving).await.unwrap().unwrap();
+    // It may notice first that nobody takes the answer.
+    let _ = soon("the end", serving).await.unwrap();
     assert_eq!(*house.toy.state.done.borrow(), 1);
     assert!(house.toy.idle());
 }
