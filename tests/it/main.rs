@@ -48,4 +48,6 @@ mod refs_races;
 mod remotes;
 mod sandbox;
 mod serving;
+mod server;
 mod stock;
+mod wire;
