@@ -23,6 +23,7 @@ pub mod memory;
 pub mod merge;
 pub mod objects;
 mod read;
+pub mod read_only;
 pub mod remote;
 pub mod rev;
 pub mod transaction;
