@@ -1,3 +1,5 @@
+# shellcheck shell=sh
+# shellcheck disable=SC2317 # "ok" calls them
 # What people do with a mounted tree, done in a guest by busybox's programs
 # against the kernel's own client. HOST and PORT say where the server is.
 #
@@ -24,7 +26,7 @@ eventually() {
     tries=0
     until "$@"; do
         tries=$((tries + 1))
-        [ $tries -lt 100 ] || { echo "never: $*"; return 1; }
+        [ "$tries" -lt 100 ] || { echo "never: $*"; return 1; }
         sleep 0.1
     done
 }
@@ -90,9 +92,9 @@ live() {
     echo commit >"/mnt/branch/$1/transactions/live/ctl" || return 1
     head=$(cat "/mnt/branch/$1/head") || return 1
     eventually grep -q "$head" /tmp/live || return 1
-    kill $reader || return 1
-    wait $reader
-    same 143 $? || return 1
+    kill "$reader" || return 1
+    wait "$reader"
+    same 143 "$?" || return 1
     # The mount goes on.
     same "$head" "$(cat "/mnt/branch/$1/head")"
 }
