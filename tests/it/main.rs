@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 mod aftermath;
+mod auto_push;
 mod cli_branch;
 mod cli_completions;
 mod cli_diff;
