@@ -42,6 +42,7 @@ mod power_loss;
 mod races;
 mod refs;
 mod refs_races;
+mod remote_connection;
 mod remotes;
 mod sandbox;
 mod stock;
