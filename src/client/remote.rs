@@ -95,20 +95,19 @@ impl Remote {
         F: Future<Output = Result<S>> + Send + 'static,
     {
         let connection = options.connection.clone();
-        let dial = Arc::new(dial);
-        let core = Core::new(
-            url,
-            options.retry,
-            Box::new(move || {
-                let (dial, connection) = (dial.clone(), connection.clone());
-                Box::pin(async move {
-                    let stream = dial().await?;
-                    ninep::Connection::new(stream, &connection)
-                        .await
-                        .map_err(|error| failure::no_session(&error))
-                })
-            }),
-        );
+        let (dial, name) = (Arc::new(dial), url.clone());
+        let begin = move || {
+            let (dial, name, connection) = (dial.clone(), name.clone(), connection.clone());
+            Box::pin(async move {
+                let stream = dial().await?;
+                let begun = match ninep::Connection::new(stream, &connection).await {
+                    Ok(connection) => Session::begin(connection).await,
+                    Err(error) => Err(error),
+                };
+                begun.map_err(|error| failure::no_session(&name, &error))
+            }) as link::Dialing
+        };
+        let core = Core::new(url, options.retry, Box::new(begin));
         core.first().await?;
         Ok(Self {
             core,

@@ -146,7 +146,11 @@ fn a_server_of_another_dialect_is_spoken_to_in_linux_s() {
         let connection = Connection::new(ours, &Options::default()).await.unwrap();
         assert!(!connection.is_ours());
         assert_eq!(connection.unit(), 8192 - 24);
-        let error = connection.find(connection.root(), b"x").await.err().unwrap();
+        let error = connection
+            .find(connection.root(), b"x")
+            .await
+            .err()
+            .unwrap();
         assert_eq!((error.failure.kind, error.whole), (Kind::NotFound, false));
         let (offered, _peer) = server.await.unwrap();
         assert_eq!(offered, [b"9P2000.dk".to_vec(), b"9P2000.L".to_vec()]);
@@ -302,14 +306,24 @@ fn a_silent_server_is_given_up() {
         // A sign of life is asked for, again and again.
         for round in 1..=3 {
             let (tag, _) = peer.take().await;
-            assert_eq!(begun.elapsed().as_secs() / 30, round, "{:?}", begun.elapsed());
+            assert_eq!(
+                begun.elapsed().as_secs() / 30,
+                round,
+                "{:?}",
+                begun.elapsed()
+            );
             peer.say(tag, oops()).await;
         }
         let (_unanswered, _) = peer.take().await;
         let error = read.await.err().unwrap();
         assert!(error.lost);
         assert_eq!(begun.elapsed().as_secs() / 10, 13);
-        assert!(error.failure.message.contains("did not answer for 40 seconds"));
+        assert!(
+            error
+                .failure
+                .message
+                .contains("did not answer for 40 seconds")
+        );
         assert_eq!(connection.ended(), Some(error));
         let _ = waiting;
     });
@@ -377,9 +391,7 @@ fn no_more_than_so_many_requests_are_under_way() {
             futures_util::future::join_all(all).await.len()
         });
         let mut tags = Vec::new();
-        while let Ok(request) =
-            tokio::time::timeout(Duration::from_millis(10), peer.take()).await
-        {
+        while let Ok(request) = tokio::time::timeout(Duration::from_millis(10), peer.take()).await {
             tags.push(request.0);
         }
         assert_eq!(tags.len(), 256);

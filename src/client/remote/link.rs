@@ -28,7 +28,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 /// How many bytes of a command's result are read at once.
 const RESULT: u32 = 64 << 10;
 
-type Dialing = Pin<Box<dyn Future<Output = Result<Connection>> + Send>>;
+pub(super) type Dialing = Pin<Box<dyn Future<Output = Result<Session>> + Send>>;
 pub(super) type Dial = Box<dyn Fn() -> Dialing + Send + Sync>;
 
 /// What the calls of one store share.
@@ -159,11 +159,7 @@ async fn keep(dial: Dial, state: watch::Sender<State>, wanted: Arc<Notify>) {
             state.send_modify(|_| ());
             continue;
         }
-        let session = match dial().await {
-            Ok(connection) => Session::begin(connection).await,
-            Err(error) => Err(error),
-        };
-        match session {
+        match dial().await {
             Ok(session) => {
                 attempts = 0;
                 state.send_replace(State::Up(Arc::new(session)));
@@ -209,7 +205,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    async fn begin(connection: Connection) -> Result<Self> {
+    pub async fn begin(connection: Connection) -> ninep::Result<Self> {
         let find = |name: &'static str| {
             let connection = &connection;
             async move {
@@ -228,7 +224,7 @@ impl Session {
         };
         let (dirs, told) = futures_util::future::join(finding, telling).await;
         if let Some(error) = connection.ended() {
-            return Err(failure::no_session(&error));
+            return Err(error);
         }
         let told = told.ok().and_then(|text| Identification::read(&text));
         Ok(Self {
