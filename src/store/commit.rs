@@ -336,6 +336,12 @@ impl Store {
                 expected: Expect::Any,
                 actual,
             }),
+            Ok(()) => {
+                for done in moves {
+                    self.moved(&done.name, done.new);
+                }
+                Ok(())
+            }
             result => result,
         }
     }
@@ -349,6 +355,18 @@ impl Store {
         who: &Signature,
         message: Vec<u8>,
     ) -> Result<ObjectId> {
+        self.make_commit_by(fresh, tree, parents, [who, who], message)
+    }
+
+    /// Makes a commit object by one author and one committer.
+    pub(super) fn make_commit_by(
+        &self,
+        fresh: &mut Fresh,
+        tree: ObjectId,
+        parents: Vec<ObjectId>,
+        [author, committer]: [&Signature; 2],
+        message: Vec<u8>,
+    ) -> Result<ObjectId> {
         let message = if message.is_empty() {
             NO_MESSAGE.to_vec()
         } else {
@@ -358,8 +376,8 @@ impl Store {
             id: tree,
             tree,
             parents,
-            author: who.clone(),
-            committer: who.clone(),
+            author: author.clone(),
+            committer: committer.clone(),
             message,
         };
         fresh.add(

@@ -17,6 +17,7 @@ mod failure;
 pub mod fsck;
 pub mod git;
 pub mod history;
+pub mod land;
 mod log;
 pub mod memory;
 pub mod merge;
@@ -78,6 +79,9 @@ pub enum Error {
     Unsupported(String),
     #[error("{0}")]
     Interrupted(String),
+    /// More happened than is kept for a slow reader.
+    #[error("{0}")]
+    Overrun(String),
     #[error("{what}")]
     Io {
         what: String,
@@ -140,6 +144,7 @@ impl Error {
             Self::Corrupt { .. } => Kind::Corrupt,
             Self::Unsupported(_) => Kind::Unsupported,
             Self::Interrupted(_) => Kind::Interrupted,
+            Self::Overrun(_) => Kind::Overrun,
             Self::Io { source, .. } => match source.kind() {
                 ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
                     Kind::NoSpace

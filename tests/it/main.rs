@@ -37,6 +37,7 @@ mod killed_at_random;
 mod layering;
 mod manual;
 mod merge;
+mod namespace;
 mod odd_repositories;
 mod power_loss;
 mod races;
