@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::client::{Error, Result};
 use crate::model::Kind;
 use crate::model::failure::Failure;
-use crate::model::text::Identification;
+use crate::model::text::{Identification, Taken};
 use crate::ninep::client::{self as ninep, Connection, Fid, File, flags};
 
 use super::TRIES;
@@ -255,6 +255,33 @@ impl Session {
         self.connection
             .open(self.connection.root(), names, flags)
             .await
+    }
+
+    /// Reads the first record of a file; nothing where it is empty.
+    pub async fn first<T>(
+        &self,
+        dir: &str,
+        names: &[&[u8]],
+        take: fn(&mut &[u8]) -> Taken<T>,
+    ) -> ninep::Result<Option<T>> {
+        let mut file = self.open(dir, names, 0).await?;
+        let odd = || ninep::Error::here(Kind::Io, format!("the server's answer is not {dir}"));
+        let mut text = Vec::new();
+        loop {
+            let read = file.read(text.len() as u64, RESULT).await?;
+            if let Err(error) = file.ready().await {
+                read.ignore();
+                return Err(error);
+            }
+            let data = read.data(RESULT).await?;
+            text.extend_from_slice(&data);
+            match take(&mut &text[..]) {
+                Ok(Some(record)) => return Ok(Some(record)),
+                Ok(None) if text.is_empty() => return Ok(None),
+                Ok(None) if !data.is_empty() && text.len() <= super::WHOLE => {}
+                _ => return Err(odd()),
+            }
+        }
     }
 
     /// Opens `NAME/FILE` below `branch` or `tx`, with `make` after making a
