@@ -20,7 +20,7 @@ use super::files::{Command, Status, lock};
 use super::node::{Call, Create, Error, Node, Result, Shape};
 use super::root::named;
 use super::snapshots::{Diffs, parse_id};
-use super::{Connection, World, failure, live, transaction, view, who};
+use super::{Connection, World, calls, durable, failure, live, transaction, view, who};
 
 /// The name of a branch as one element of a path: text stays text.
 pub fn encode(name: &BranchName) -> Vec<u8> {
@@ -239,6 +239,10 @@ const ENTRIES: &[(&[u8], Shape)] = &[
     (b"since", Shape::Dir),
     (b"reset", Shape::File),
     (b"rename", Shape::File),
+    (b"tx", Shape::Dir),
+    (b"apply", Shape::File),
+    (b"merge", Shape::File),
+    (b"begin", Shape::File),
 ];
 
 impl Branch {
@@ -420,6 +424,16 @@ impl Folder for Branch {
             ),
             b"reset" => at.shared_file(name, self.commands().reset.clone()),
             b"rename" => at.shared_file(name, self.commands().rename.clone()),
+            b"tx" => at.dir(
+                name,
+                durable::All {
+                    world: world.clone(),
+                    cell: Some(cell.clone()),
+                },
+            ),
+            b"apply" => at.file(name, calls::of_branch(world, cell, calls::edit)),
+            b"merge" => at.file(name, calls::of_branch(world, cell, calls::merge)),
+            b"begin" => at.file(name, calls::of_branch(world, cell, calls::begin)),
             _ => return Err(failure::no_name(name)),
         })
     }

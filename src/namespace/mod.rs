@@ -12,24 +12,33 @@
 
 mod blob;
 mod branch;
+mod call;
+mod calls;
+mod debug;
+mod durable;
 mod entry;
 mod failure;
 mod files;
 mod live;
+mod maintenance;
 pub mod node;
+mod query;
+mod remotes;
 mod root;
 mod rw;
 mod snapshots;
+mod spool;
 mod stream;
+mod task;
 mod transaction;
 mod view;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use crate::metrics::metrics;
-use crate::model::{Identity, Kind, ObjectId, Signature, Time};
+use crate::model::{Kind, ObjectId, Signature, Time};
 use crate::store::face::{self, Looker};
 use crate::store::objects::Tree;
 use crate::store::{self, Store};
@@ -70,6 +79,9 @@ impl Namespace {
             options,
             counter: AtomicU64::new(1),
             connections: Mutex::default(),
+            durable: durable::Held::default(),
+            remotes: remotes::Remotes::default(),
+            running: task::Running::default(),
             started: Time::now().seconds,
             store,
         }))
@@ -84,6 +96,8 @@ impl node::Tree for Namespace {
             number,
             peer: peer.into(),
             branches: branch::Branches::default(),
+            remotes: remotes::Remotes::default(),
+            collect: OnceLock::new(),
             transactions: AtomicUsize::new(0),
         });
         lock(&self.0.connections).insert(number, Arc::downgrade(&connection));
@@ -101,6 +115,12 @@ pub struct World {
     /// When it began to serve, in seconds.
     pub started: i64,
     counter: AtomicU64,
+    /// Durable transactions in somebody's hands.
+    pub durable: durable::Held,
+    /// Remotes of the repository.
+    pub remotes: remotes::Remotes,
+    /// Maintenance under way.
+    pub running: task::Running,
     connections: Mutex<BTreeMap<u64, Weak<Connection>>>,
 }
 
@@ -160,24 +180,11 @@ pub fn cancelled() -> Error {
 
 /// Returns who commits when nobody is named, now. Blocks.
 pub fn who(store: &Store) -> store::Result<Signature> {
-    let identity = identity(store)?;
+    let identity = store.identity()?;
     Ok(Signature {
         name: identity.name.into_bytes(),
         email: identity.email.into_bytes(),
         time: Time::now(),
-    })
-}
-
-/// Returns who commits when nobody is named. Blocks.
-pub fn identity(store: &Store) -> store::Result<Identity> {
-    let (name, email) = match store.engine.repository() {
-        Some(repository) => repository.identity()?,
-        None => (None, None),
-    };
-    let default = Identity::default();
-    Ok(Identity {
-        name: name.unwrap_or(default.name),
-        email: email.unwrap_or(default.email),
     })
 }
 
@@ -187,6 +194,10 @@ pub struct Connection {
     pub number: u64,
     pub peer: String,
     pub branches: branch::Branches,
+    /// Remotes of a store that cannot keep them.
+    pub remotes: remotes::Remotes,
+    /// `maintenance/tx`, which keeps a result.
+    pub collect: OnceLock<Arc<files::Command>>,
     /// Volatile transactions that are open.
     transactions: AtomicUsize,
 }
@@ -204,6 +215,11 @@ impl Connection {
             })?;
         metrics().transactions.inc();
         Ok(Opened(Arc::downgrade(self)))
+    }
+
+    /// Returns how many transactions are open.
+    pub fn open_transactions(&self) -> usize {
+        self.transactions.load(Ordering::Acquire)
     }
 
     fn root(self: &Arc<Self>) -> Arc<dyn Node> {

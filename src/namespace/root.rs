@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::Connection;
 use super::entry::{Dir, Folder};
-use super::failure;
 use super::node::{Call, Node, Result, Shape};
+use super::{failure, query};
 
 /// Makes the root of one connection.
 pub fn root(connection: &Arc<Connection>) -> Dir {
@@ -54,6 +54,18 @@ impl Folder for Root {
             b"trees" => at.dir(name, super::snapshots::Trees(world.clone())),
             b"commits" => at.dir(name, super::snapshots::Commits(world.clone())),
             b"snapshots" => at.dir(name, super::snapshots::Snapshots(world.clone())),
+            b"remotes" => at.dir(name, super::remotes::All(connection.clone())),
+            b"debug" => at.dir(name, super::debug::Debug(world.clone())),
+            b"tx" => {
+                let world = world.clone();
+                at.dir(name, super::durable::All { world, cell: None })
+            }
+            b"resolve" => at.dir(name, query::Questions::new(world, query::resolve)),
+            b"log" => at.dir(name, query::Questions::new(world, query::log)),
+            b"ls" => at.dir(name, query::Questions::new(world, query::ls)),
+            b"diff" => at.dir(name, query::Questions::new(world, query::diff)),
+            b"refs" => at.file(name, query::refs(world)),
+            b"maintenance" => at.dir(name, super::maintenance::All(connection.clone())),
             _ => return Err(failure::no_name(name)),
         })
     }

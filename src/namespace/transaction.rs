@@ -21,7 +21,7 @@ use super::files::{Command, Computed, Fixed, Memory, Text, lock};
 use super::node::{Call, Create, Error, Node, Result, Shape};
 use super::rw::{self, Space, Volatile};
 use super::snapshots::{Diffs, parse_id};
-use super::{Connection, Opened, World, failure, identity, view};
+use super::{Connection, Opened, World, failure, view};
 
 /// The transactions of a branch that are open.
 #[derive(Default)]
@@ -88,17 +88,16 @@ impl entry::Folder for Folder {
         let start = move |store: &Arc<Store>| {
             let Some(head) = store.head(&branch)? else {
                 let empty = store.objects.empty_tree();
-                return Ok((None, empty, Time::now().seconds, identity(store)?));
+                return Ok((None, empty, Time::now().seconds, store.identity()?));
             };
             let commit = store.objects.commit(&head)?;
             let since = commit.committer.time.seconds;
-            Ok((Some(head), commit.tree, since, identity(store)?))
+            Ok((Some(head), commit.tree, since, store.identity()?))
         };
         let (head, tree, since, identity) = world.run(start).await?;
         let key = key(world.count(), name) | COUNTED;
         let who = format!("{} <{}>\n", identity.name, identity.email).into_bytes();
         let line = |id: Option<ObjectId>| id.map_or_else(String::new, |id| format!("{id}\n"));
-        let text = |text: Vec<u8>| Arc::new(Mutex::new(text));
         let transaction = Arc::new(Transaction {
             world: world.clone(),
             cell: Arc::downgrade(&self.cell),
@@ -107,10 +106,10 @@ impl entry::Folder for Folder {
             owner: call.who.uname.clone(),
             begun: Time::now().seconds,
             space: Space::new(world, entry::key(key, b"rw"), tree, since, Volatile),
-            message: text(Vec::new()),
-            parents: text(line(head).into_bytes()),
-            author: text(who.clone()),
-            committer: text(who),
+            message: Kept::new(Vec::new()),
+            parents: Kept::new(line(head).into_bytes()),
+            author: Kept::new(who.clone()),
+            committer: Kept::new(who),
             base: Mutex::new(line(head).into_bytes()),
             state: Mutex::new(b"open\n".to_vec()),
             merged: Mutex::default(),
@@ -138,10 +137,10 @@ pub struct Transaction {
     owner: Vec<u8>,
     begun: i64,
     space: Arc<Space>,
-    message: Arc<Mutex<Vec<u8>>>,
-    parents: Arc<Mutex<Vec<u8>>>,
-    author: Arc<Mutex<Vec<u8>>>,
-    committer: Arc<Mutex<Vec<u8>>>,
+    message: Kept,
+    parents: Kept,
+    author: Kept,
+    committer: Kept,
     /// The commit it began with, as text.
     base: Mutex<Vec<u8>>,
     state: Mutex<Vec<u8>>,
@@ -155,6 +154,28 @@ struct Commands {
     merge: Arc<Command>,
 }
 
+/// Text in memory, and the file that shows it.
+struct Kept {
+    text: Arc<Mutex<Vec<u8>>>,
+    file: Arc<Memory>,
+}
+
+impl Kept {
+    fn new(text: Vec<u8>) -> Self {
+        let text = Arc::new(Mutex::new(text));
+        let file = Arc::new(Memory::new(text.clone()));
+        Self { text, file }
+    }
+
+    fn get(&self) -> Vec<u8> {
+        lock(&self.text).clone()
+    }
+
+    fn set(&self, text: String) {
+        *lock(&self.text) = text.into_bytes();
+    }
+}
+
 /// What the last merge was about.
 #[derive(Clone)]
 pub struct Sides {
@@ -166,16 +187,16 @@ pub struct Sides {
 impl Transaction {
     /// Gathers what is to land. `time` is when, where nobody said.
     fn work(&self) -> Result<Work> {
-        let parents = read_parents(&self.world, &lock(&self.parents))?;
+        let parents = read_parents(&self.world, &self.parents.get())?;
         let (tree, edits) = self.space.work();
         let now = Time::now();
         Ok(Work {
             tree,
             edits,
             parents,
-            message: lock(&self.message).clone(),
-            author: read_who(&lock(&self.author), now),
-            committer: read_who(&lock(&self.committer), now),
+            message: self.message.get(),
+            author: read_who(&self.author.get(), now),
+            committer: read_who(&self.committer.get(), now),
         })
     }
 
@@ -249,7 +270,7 @@ impl Transaction {
             .rebase(joined.tree, now, joined.conflicts)
             .await?;
         let lines = joined.parents.iter().map(|id| format!("{id}\n"));
-        *lock(&self.parents) = lines.collect::<String>().into_bytes();
+        self.parents.set(lines.collect::<String>());
         *lock(&self.merged) = Some(Sides {
             number: self.world.count(),
             merge: joined.sides,
@@ -417,7 +438,7 @@ impl Text for Transaction {
             let commit = self.world.run(commit).await?;
             let since = commit.committer.time.seconds;
             self.space.rebase(commit.tree, since, Vec::new()).await?;
-            *lock(&self.parents) = format!("{id}\n").into_bytes();
+            self.parents.set(format!("{id}\n"));
         }
         *lock(&self.base) = text;
         Ok(())
@@ -489,17 +510,16 @@ impl entry::Folder for Entries {
                 _ => {}
             }
         }
-        let memory = |text: &Arc<Mutex<Vec<u8>>>| Memory::new(text.clone());
         let owned = |text: &[u8]| Fixed::new([text, b"\n"].concat());
         Ok(match name {
-            b"author" => at.file(name, memory(&transaction.author)),
+            b"author" => at.shared_file(name, transaction.author.file.clone()),
             b"base" => at.file(name, Memory::new(transaction.clone())),
             b"branch" => {
                 let branch = transaction.cell.upgrade().map(|cell| cell.name());
                 let branch = branch.ok_or_else(|| failure::no_entry("the branch"))?;
                 at.file(name, owned(branch.as_bytes()))
             }
-            b"committer" => at.file(name, memory(&transaction.committer)),
+            b"committer" => at.shared_file(name, transaction.committer.file.clone()),
             b"ctl" => at.shared_file(name, transaction.commands().ctl.clone()),
             b"diff" => {
                 let space = transaction.space.clone();
@@ -510,10 +530,10 @@ impl entry::Folder for Entries {
                 at.dir(name, Diffs::new(&transaction.world, Arc::new(now)))
             }
             b"merge" => at.shared_file(name, transaction.commands().merge.clone()),
-            b"msg" => at.file(name, memory(&transaction.message)),
+            b"msg" => at.shared_file(name, transaction.message.file.clone()),
             b"origin" => at.file(name, Fixed::new(Vec::new())),
             b"owner" => at.file(name, owned(&transaction.owner)),
-            b"parents" => at.file(name, memory(&transaction.parents)),
+            b"parents" => at.shared_file(name, transaction.parents.file.clone()),
             b"rw" => rw::root(&transaction.space, Arc::new(at.clone())),
             b"state" => {
                 let transaction = transaction.clone();

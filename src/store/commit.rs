@@ -5,6 +5,7 @@
 //! one store take turns, so only a foreign one (stock git) can be faster; then
 //! the work is done again on what it left.
 
+use crate::metrics::metrics;
 use crate::model::request::{
     CommitOptions, Edits, Empty, Expect, MergeOptions, Merged, MoveOptions,
 };
@@ -315,7 +316,9 @@ impl Store {
             expected: head.map_or(Expected::Missing, Expected::Id),
             new: Some(to),
         }];
-        self.swap(&moves, fresh, who, why)
+        self.swap(&moves, fresh, who, why)?;
+        metrics().commits.inc();
+        Ok(())
     }
 
     /// Moves heads; what is found elsewhere is for [`Store::again`].

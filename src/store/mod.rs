@@ -22,9 +22,12 @@ mod log;
 pub mod memory;
 pub mod merge;
 pub mod objects;
+mod read;
+pub mod read_only;
 pub mod remote;
 pub mod rev;
 pub mod transaction;
+mod upkeep;
 pub mod walk;
 pub mod watch;
 

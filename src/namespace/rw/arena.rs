@@ -177,10 +177,6 @@ impl Arena {
         }
     }
 
-    pub fn len(&self) -> usize {
-        self.items.len()
-    }
-
     pub(super) fn item(&self, node: u64) -> Result<&Item> {
         let missing = || Stop::Failed(failure::no_entry("the file"));
         self.items.get(&node).ok_or_else(missing)

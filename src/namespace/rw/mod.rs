@@ -45,6 +45,12 @@ pub trait Keeper: Send + Sync + 'static {
 
     /// Makes what was edited durable.
     async fn sync(&self, space: &Space, call: &Call) -> Result<()>;
+
+    /// Tells whether others share it, so that what was edited must not wait
+    /// for a file to be closed where none is open.
+    fn is_shared(&self) -> bool {
+        false
+    }
 }
 
 /// Kept here only.
@@ -118,6 +124,19 @@ impl Space {
         self.keeper.sync(self, call).await
     }
 
+    /// As [`Space::sync`], after a change that no file being closed follows.
+    async fn settle(&self, call: &Call) -> Result<()> {
+        match self.keeper.is_shared() {
+            true => self.sync(call).await,
+            false => Ok(()),
+        }
+    }
+
+    /// Begins with conflicts left before.
+    pub fn begin_with(&self, conflicts: Vec<Conflict>) {
+        self.arena().conflicts = conflicts;
+    }
+
     /// Returns the paths in conflict.
     pub fn conflicts(&self) -> Vec<Conflict> {
         self.arena().conflicts.clone()
@@ -126,12 +145,6 @@ impl Space {
     /// Returns how many edits are not stored yet.
     pub fn edits(&self) -> u64 {
         self.arena().edits
-    }
-
-    /// Returns nodes kept, and bytes of content in memory.
-    pub fn held(&self) -> (usize, u64) {
-        let arena = self.arena();
-        (arena.len(), arena.bytes)
     }
 
     /// Puts another tree below, in the holder's turn.

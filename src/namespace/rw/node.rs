@@ -114,16 +114,9 @@ impl Node for Written {
         Ok(Arc::new(self.other(found)))
     }
 
-    async fn open(&self, call: &Call, how: Open) -> Result<Arc<dyn Handle>> {
+    async fn open(&self, _: &Call, how: Open) -> Result<Arc<dyn Handle>> {
         if how.truncate && !self.is_dir() {
-            self.set(
-                call,
-                Set {
-                    size: Some(0),
-                    kind: None,
-                },
-            )
-            .await?;
+            self.space.resize(self.at, 0).await?;
         }
         Ok(Arc::new(WrittenHandle {
             node: self.clone(),
@@ -132,12 +125,14 @@ impl Node for Written {
         }))
     }
 
-    async fn create(&self, _: &Call, name: &[u8], what: Create) -> Result<Arc<dyn Node>> {
+    async fn create(&self, call: &Call, name: &[u8], what: Create) -> Result<Arc<dyn Node>> {
         if !self.is_dir() {
             return Err(not_a_directory(&self.name()));
         }
         self.space.world.writable()?;
         let (at, name, now) = (self.at, legal(name)?, now());
+        // A file is opened next; what was made of it is durable when it is closed.
+        let settle = !matches!(what, Create::File { .. });
         let made = match what {
             Create::Dir => self.turn(|arena| arena.mkdir(at, &name, now)).await?,
             Create::File { exec, exclusive } => {
@@ -153,10 +148,13 @@ impl Node for Written {
                     .await?
             }
         };
+        if settle {
+            self.space.settle(call).await?;
+        }
         Ok(Arc::new(self.other(made)))
     }
 
-    async fn rename(&self, _: &Call, into: &Arc<dyn Node>, name: &[u8]) -> Result<()> {
+    async fn rename(&self, call: &Call, into: &Arc<dyn Node>, name: &[u8]) -> Result<()> {
         let into = into.as_any().downcast_ref::<Self>();
         let into = into.filter(|into| Arc::ptr_eq(&into.space, &self.space));
         let Some(into) = into else {
@@ -166,15 +164,18 @@ impl Node for Written {
             ));
         };
         let (at, into, name, now) = (self.at, into.at, legal(name)?, now());
-        self.turn(|arena| arena.rename(at, into, &name, now)).await
+        self.turn(|arena| arena.rename(at, into, &name, now))
+            .await?;
+        self.space.settle(call).await
     }
 
-    async fn remove(&self, _: &Call, recursive: bool) -> Result<()> {
+    async fn remove(&self, call: &Call, recursive: bool) -> Result<()> {
         let (at, now) = (self.at, now());
-        self.turn(|arena| arena.remove(at, recursive, now)).await
+        self.turn(|arena| arena.remove(at, recursive, now)).await?;
+        self.space.settle(call).await
     }
 
-    async fn set(&self, _: &Call, set: Set) -> Result<()> {
+    async fn set(&self, call: &Call, set: Set) -> Result<()> {
         let (at, now) = (self.at, now());
         if self.is_dir() {
             return crate::namespace::entry::set_directory(&set);
@@ -194,10 +195,10 @@ impl Node for Written {
                     .await?;
             }
         }
-        match set.size {
-            Some(size) => self.space.resize(at, size).await,
-            None => Ok(()),
+        if let Some(size) = set.size {
+            self.space.resize(at, size).await?;
         }
+        self.space.settle(call).await
     }
 
     async fn target(&self, call: &Call) -> Result<Vec<u8>> {

@@ -55,7 +55,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let served = self.converse(stop).await;
         self.requests.cancel();
         let ended = match served {
-            Ok(()) => self.finish().await,
+            Ok(()) => match self.finish().await {
+                // Whoever is gone does not miss the answers.
+                Err(Error::Io(_)) => Ok(()),
+                finished => finished,
+            },
             Err(error @ (Error::Version | Error::Frame(_) | Error::Tag(_))) => {
                 // Whoever sent nonsense is told so, if it listens now.
                 let _ = std::future::poll_fn(|cx| Poll::Ready(self.write(cx))).await;

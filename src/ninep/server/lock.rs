@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn ranges_are_split_and_shared_as_posix_says() {
-        let locks = Locks::new(5);
+        let locks = Locks::new(4);
         assert_eq!(locks.take(7, range(1, true, 0, 0)), Attempt::Taken);
         assert_eq!(locks.take(7, range(2, false, 5, 1)), Attempt::Blocked);
         locks.give(7, &range(1, true, 5, 2));
