@@ -326,7 +326,7 @@ impl Client for Remote {
             }
         });
         match text.await {
-            Ok(text) if text.is_empty() => Ok(None),
+            Ok(text) if text.trim_ascii().is_empty() => Ok(None),
             Ok(text) => one_id(&text).map(Some),
             Err(error) if error.kind() == Kind::NotFound => Ok(None),
             Err(error) => Err(error),

@@ -144,6 +144,8 @@ pub(super) fn folder(named: Option<&OsStr>) -> anyhow::Result<(PathBuf, bool)> {
     Ok(match locate(named)? {
         Place::Path(path) => (path, false),
         Place::Above(path) => (path, true),
+        // Says that it is none on this machine.
+        Place::Server(url) => (path(OsStr::new(&url))?, false),
     })
 }
 

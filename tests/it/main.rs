@@ -49,7 +49,7 @@ mod remote;
 mod remote_connection;
 mod remotes;
 mod sandbox;
-mod serving;
 mod server;
+mod serving;
 mod stock;
 mod wire;
