@@ -16,7 +16,7 @@ use crate::store::engine::HeadName;
 use crate::store::{self, Store};
 
 use super::entry::{Dir, Folder};
-use super::files::{Command, Status, lock};
+use super::files::{Command, Status, Turn, lock};
 use super::node::{Call, Create, Error, Node, Result, Shape};
 use super::root::named;
 use super::snapshots::{Diffs, parse_id};
@@ -74,9 +74,10 @@ impl Cell {
     }
 }
 
-/// The branches of one connection.
+/// The branches of one connection. Looking one up and making one take turns:
+/// what is asked for right behind the making of it finds it.
 #[derive(Default)]
-pub struct Branches(Mutex<Cells>);
+pub struct Branches(Mutex<Cells>, Turn<()>);
 
 #[derive(Default)]
 struct Cells {
@@ -185,6 +186,7 @@ impl Folder for All {
     async fn lookup(&self, at: &Dir, _: &Call, name: &[u8]) -> Result<Arc<dyn Node>> {
         let missing = || failure::no_entry(format!("branch {}", crate::model::text::quote(name)));
         let branch = BranchName::new(decode(name)?).map_err(|_| missing())?;
+        let _turn = self.0.branches.1.take().await;
         let cell = match self.0.branches.get(&branch) {
             Some(cell) => cell,
             None => {
@@ -202,6 +204,7 @@ impl Folder for All {
             return Err(failure::only_directories());
         }
         let branch = BranchName::new(decode(name)?)?;
+        let _turn = self.0.branches.1.take().await;
         self.fits(&branch).await?;
         let cell = self.0.branches.touch(&branch);
         Ok(dir(at, &self.0, &cell))

@@ -16,6 +16,7 @@ use super::node::{Call, Create, Handle, Listing, Open, Result};
 
 /// Requests about one thing, taken in the order they came. Not a lock around
 /// data: whoever waits here waits as a request does, and may be cancelled.
+#[derive(Default)]
 pub struct Turn<T>(tokio::sync::Mutex<T>);
 
 impl<T> Turn<T> {

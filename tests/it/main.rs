@@ -48,6 +48,8 @@ mod power_loss;
 mod races;
 mod refs;
 mod refs_races;
+mod remote;
+mod remote_connection;
 mod remotes;
 mod sandbox;
 mod server;
