@@ -27,8 +27,11 @@ const LARGE: usize = 4096;
 /// What is kept for reading into when nothing special is known.
 const BUFFER: usize = 64 << 10;
 
-/// More than this is not kept while nothing happens.
+/// What is read into when little is expected.
 const IDLE: usize = 8 << 10;
+
+/// More than this is not kept while nothing is to be written.
+const KEPT: usize = 1 << 10;
 
 /// Why bytes are not a message, or a message cannot be bytes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -263,7 +266,7 @@ impl Output {
 
     /// Gives memory back, if there is nothing to be written.
     pub fn rest(&mut self) {
-        if self.is_empty() && self.tail.capacity() > IDLE {
+        if self.is_empty() && self.tail.capacity() > KEPT {
             self.clear();
         }
     }
@@ -319,8 +322,6 @@ pub struct Input {
     longest: usize,
     /// The last read filled what there was: more is to be expected.
     burst: bool,
-    /// More was reserved than is kept while nothing happens.
-    large: bool,
 }
 
 impl Input {
@@ -334,21 +335,16 @@ impl Input {
         if missing > spare {
             // Who only claims a long frame does not get the room for it.
             let believed = self.longest.max(self.buffer.len()).max(BUFFER);
-            self.reserve(missing.min(believed));
+            self.buffer.reserve(missing.min(believed));
         } else if missing == 0 {
             let room = if self.burst { BUFFER } else { IDLE };
             if spare < room / 4 {
-                self.reserve(room);
+                self.buffer.reserve(room);
             }
         }
         let count = stream.read_buf(&mut self.buffer).await?;
         self.burst = self.buffer.len() == self.buffer.capacity();
         Ok(count > 0)
-    }
-
-    fn reserve(&mut self, room: usize) {
-        self.buffer.reserve(room);
-        self.large |= self.buffer.capacity() > IDLE;
     }
 
     /// Takes the next whole frame, its four bytes of size included. One that
@@ -371,11 +367,11 @@ impl Input {
         Ok(Some(self.buffer.split_to(length).freeze()))
     }
 
-    /// Gives memory back, if no frame has begun.
+    /// Gives memory back, if no frame has begun: most connections are idle
+    /// most of the time.
     pub fn rest(&mut self) {
-        if self.buffer.is_empty() && self.large {
+        if self.buffer.is_empty() {
             self.buffer = BytesMut::new();
-            self.large = false;
         }
     }
 }

@@ -16,6 +16,9 @@ use crate::place::{Place, Store};
 
 const DIALECT: Dialect = Dialect::Linux;
 
+/// The tag of what is asked alone.
+const ASK: u16 = 60_000;
+
 /// What is asked over.
 #[derive(Clone, Copy)]
 pub enum Wire {
@@ -142,7 +145,7 @@ impl Client {
     }
 
     pub fn ask(&mut self, request: Request) -> Reply {
-        self.send(1, &request);
+        self.send(ASK, &request);
         self.push();
         let (_, reply) = self.receive();
         assert!(

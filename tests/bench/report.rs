@@ -66,6 +66,7 @@ pub enum Unit {
     Rate,
     Milliseconds,
     Mebibytes,
+    Kibibytes,
 }
 
 impl Unit {
@@ -74,6 +75,7 @@ impl Unit {
             Self::Rate => "/s",
             Self::Milliseconds => " ms",
             Self::Mebibytes => " MiB",
+            Self::Kibibytes => " KiB",
         };
         let digits = match figure {
             ..10.0 => 3,
