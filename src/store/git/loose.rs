@@ -8,7 +8,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Read, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -190,21 +190,33 @@ impl Loose {
         Ok((file, size))
     }
 
-    /// Hashes and compresses a blob in one pass.
+    /// Hashes and compresses a blob in one pass. One whose beginning does not
+    /// get shorter is only framed, unless a level was asked for: to compress it
+    /// would gain nothing, and reading it would cost several times as much.
     fn large(&self, reader: &mut dyn Read, size: u64) -> Result<Blob> {
         let file = self.temp()?;
         let mut hasher = ObjectHasher::new(self.hash, ObjectKind::Blob, size);
-        let mut out = Box::new(deflate::Write::new(
-            file.as_file(),
-            self.level.unwrap_or(DEFAULT_LEVEL),
-        ));
-        out.write_all(ObjectKind::Blob.header(size).as_bytes())
-            .map_err(cannot_write(file.path()))?;
+        let header = ObjectKind::Blob.header(size);
+        let mut out: Option<Box<deflate::Write<&File>>> = None;
         content::copy_exactly(reader, size, |chunk| {
             hasher.update(chunk);
-            out.write_all(chunk).map_err(cannot_write(file.path()))
+            let write = |out: &mut deflate::Write<&File>| out.write_all(chunk);
+            match &mut out {
+                Some(out) => write(out),
+                None => {
+                    let level = self.level.unwrap_or_else(|| worth(chunk));
+                    let begun = Box::new(deflate::Write::new(file.as_file(), level));
+                    let begun = out.insert(begun);
+                    begun
+                        .write_all(header.as_bytes())
+                        .and_then(|()| write(begun))
+                }
+            }
+            .map_err(cannot_write(file.path()))
         })?;
-        out.flush().map_err(cannot_write(file.path()))?;
+        if let Some(out) = &mut out {
+            out.flush().map_err(cannot_write(file.path()))?;
+        }
         drop(out);
         Ok(Blob::Large(hasher.finish()?, file))
     }
@@ -235,6 +247,18 @@ impl Loose {
         }
         let dirs = self.put_in_place(vec![(file, path)], dirs)?;
         self.keeping.sync_dirs(&dirs)
+    }
+}
+
+/// Returns the level for content that begins so.
+fn worth(start: &[u8]) -> Compression {
+    const SAMPLE: usize = 32 << 10;
+    let start = &start[..start.len().min(SAMPLE)];
+    let mut compressed = Vec::new();
+    deflate(DEFAULT_LEVEL, &[start], &mut compressed);
+    match compressed.len() > start.len() - start.len() / 32 {
+        true => Compression::NONE,
+        false => DEFAULT_LEVEL,
     }
 }
 
