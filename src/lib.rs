@@ -47,6 +47,7 @@
 
 pub mod client;
 pub mod commands;
+pub mod forge;
 pub mod logging;
 pub mod metrics;
 pub mod model;

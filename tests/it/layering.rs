@@ -19,6 +19,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("client", &["model"]),
     ("client/local", &["client", "model", "store"]),
     ("client/remote", &["client", "model", "ninep"]),
+    ("forge", &["client", "model"]),
+    ("bridge", &["client", "forge", "metrics", "model"]),
     ("ui", &["model"]),
     ("commands", &["client", "model", "ui"]),
     (
