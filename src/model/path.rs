@@ -49,6 +49,13 @@ impl TreePath {
         Ok(path)
     }
 
+    /// Returns a path as it was found in a tree, legal for writing or not:
+    /// nothing where `bytes` cannot be one.
+    pub fn found(bytes: &[u8]) -> Option<Self> {
+        let step = |step: &[u8]| !step.is_empty() && !step.contains(&0);
+        (bytes.is_empty() || bytes.split(|b| *b == b'/').all(step)).then(|| Self(bytes.to_vec()))
+    }
+
     /// Adds a step as a tree holds it, legal for writing or not.
     pub fn push(&mut self, step: &[u8]) {
         if !self.0.is_empty() {

@@ -4,7 +4,15 @@
 //! Names are quoted as Git does with `core.quotePath=false`: left alone unless
 //! they hold a control character, `"`, `\` or bytes that are not UTF-8.
 
+pub mod apply;
+mod command;
+mod commit;
+mod event;
+mod failure;
+mod listing;
 mod meta;
+mod query;
+mod task;
 
 use std::fmt::{self, Write as _};
 
@@ -12,9 +20,28 @@ use base64::Engine as _;
 use serde::Serialize;
 use serde::ser::SerializeMap as _;
 
-use super::{Change, ChangeKind, Conflict, ConflictKind, Entry, Signature, Time, TreePath};
+use super::{
+    Change, ChangeKind, Conflict, ConflictKind, Entry, ObjectId, Signature, Time, TreePath,
+};
 
-pub use meta::{Meta, read_meta, write_meta};
+pub use command::{
+    CollectTransactions, Identification, Rename, Reset, percent_decode, percent_encode,
+};
+pub use commit::{read_commit, take_commit_record, write_commit, write_commit_record};
+pub use event::{take_event, write_event};
+pub use failure::{read_failure, write_failure};
+pub use listing::{
+    Refs, read_refs, take_change, take_item, write_change, write_item, write_ref, write_stat,
+};
+pub use meta::{
+    Meta, read_merged, read_meta, take_transaction, write_merged, write_meta, write_transaction,
+};
+pub use query::{
+    DiffQuery, LogElement, LsQuery, LsShape, ResolveQuery, SinceQuery, read_rev, write_rev,
+};
+pub use task::{
+    TaskLine, read_task_arguments, read_task_line, write_task_arguments, write_task_line,
+};
 
 /// A name as Git prints it. The value's `Display` honours width.
 pub fn quote(bytes: &[u8]) -> Quoted<'_> {
@@ -272,9 +299,19 @@ pub fn write_signature(out: &mut Vec<u8>, who: &Signature) {
             .filter(|b| !matches!(b, b'<' | b'>' | b'\n' | 0));
         kept.copied().collect::<Vec<_>>().trim_ascii().to_vec()
     };
-    out.extend_from_slice(&clean(&who.name));
+    let who = Signature {
+        name: clean(&who.name),
+        email: clean(&who.email),
+        time: who.time,
+    };
+    signature(out, &who);
+}
+
+/// As [`write_signature`], for a signature that was read: nothing is left out.
+fn signature(out: &mut Vec<u8>, who: &Signature) {
+    out.extend_from_slice(&who.name);
     out.extend_from_slice(b" <");
-    out.extend_from_slice(&clean(&who.email));
+    out.extend_from_slice(&who.email);
     let (sign, minutes) = sign_and_minutes(who.time.offset);
     let time = format!(
         "> {} {sign}{:02}{:02}",
@@ -309,6 +346,89 @@ pub fn read_signature(line: &[u8]) -> Signature {
             offset: zone / 100 * 60 + zone % 100,
         },
     }
+}
+
+/// Text that is not what it should be; says what that is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this is not {0}")]
+pub struct Malformed(pub &'static str);
+
+impl From<Malformed> for super::failure::Failure {
+    fn from(malformed: Malformed) -> Self {
+        Self::new(super::Kind::Invalid, malformed.to_string())
+    }
+}
+
+/// A record taken off the front of a text that may go on; `None`: the rest of
+/// it has not come yet.
+pub type Taken<T> = Result<Option<T>, Malformed>;
+
+/// No header of a record is longer.
+const HEADER: usize = 256;
+
+/// Takes a line of blank-separated words, the last of which says how many bytes
+/// follow, then those and a newline.
+fn take_sized<'a>(text: &mut &'a [u8], what: &'static str) -> Taken<(Vec<&'a str>, &'a [u8])> {
+    let Some(end) = text.iter().take(HEADER).position(|b| *b == b'\n') else {
+        return if text.len() < HEADER {
+            Ok(None)
+        } else {
+            Err(Malformed(what))
+        };
+    };
+    let header = std::str::from_utf8(&text[..end]).map_err(|_| Malformed(what))?;
+    let mut words: Vec<&str> = header.split(' ').collect();
+    let size: Option<usize> = words.pop().and_then(|word| word.parse().ok());
+    let size = size.ok_or(Malformed(what))?;
+    let rest = &text[end + 1..];
+    match rest.get(size) {
+        None => Ok(None),
+        Some(b'\n') => {
+            *text = &rest[size + 1..];
+            Ok(Some((words, &rest[..size])))
+        }
+        Some(_) => Err(Malformed(what)),
+    }
+}
+
+/// As [`take_sized`], for the object named first in the line.
+fn take_object<'a>(text: &mut &'a [u8], word: &'static str) -> Taken<(ObjectId, &'a [u8])> {
+    let Some((words, body)) = take_sized(text, word)? else {
+        return Ok(None);
+    };
+    match words[..] {
+        [id, found] if found == word => {
+            let id = ObjectId::from_hex(id.as_bytes()).ok_or(Malformed(word))?;
+            Ok(Some((id, body)))
+        }
+        _ => Err(Malformed(word)),
+    }
+}
+
+/// A name quoted as [`quote`] does, even where it need not be, so that
+/// something may stand behind it.
+pub fn quote_always(bytes: &[u8]) -> String {
+    let text = quote(bytes).to_string();
+    if text.starts_with('"') {
+        return text;
+    }
+    format!("\"{text}\"")
+}
+
+/// Splits what [`quote_always`] gives off the front.
+fn take_quoted(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
+    if text.first() != Some(&b'"') {
+        return None;
+    }
+    let mut end = 1;
+    loop {
+        match text.get(end)? {
+            b'"' => break,
+            b'\\' => end += 2,
+            _ => end += 1,
+        }
+    }
+    Some((unquote(&text[..=end])?, &text[end + 1..]))
 }
 
 /// The content of a file that could not be merged, as the ancestor's clients

@@ -1,11 +1,13 @@
-//! The `meta` file of a durable transaction.
+//! The `meta` file of a durable transaction, the record made of it, and what a
+//! merge came to, which tells conflicts in the same words.
 
+use crate::model::request::Merged;
 use crate::model::{
     BranchName, Conflict, ConflictKind, Entry, Merge, Mode, ObjectId, Signature, State, Time,
-    TreePath,
+    Transaction, TransactionId, TreePath,
 };
 
-use super::{read_signature, unquote, write_signature};
+use super::{Malformed, Taken, read_signature, take_sized, unquote, write_signature};
 
 /// The `meta` file of a durable transaction, in the style of a commit object:
 /// one `key value` a line, a blank line, then the message.
@@ -28,12 +30,11 @@ pub fn write_meta(meta: &Meta) -> Vec<u8> {
     let mut out = b"transaction 1\nbranch ".to_vec();
     out.extend_from_slice(meta.branch.as_bytes());
     out.push(b'\n');
-    let id = |id: &Option<ObjectId>| id.map_or_else(|| "0".to_string(), |id| id.to_string());
     let mut line = |text: String| {
         out.extend_from_slice(text.as_bytes());
         out.push(b'\n');
     };
-    line(format!("base {}", id(&meta.base)));
+    line(format!("base {}", id_or_0(&meta.base)));
     for parent in &meta.parents {
         line(format!("parent {parent}"));
     }
@@ -44,32 +45,21 @@ pub fn write_meta(meta: &Meta) -> Vec<u8> {
     line(format!("edits {}", meta.edits));
     line(match &meta.state {
         State::Open => "state open".into(),
-        State::Committing { new, expected } => format!("state committing {new} {}", id(expected)),
+        State::Committing { new, expected } => {
+            format!("state committing {new} {}", id_or_0(expected))
+        }
         State::Committed(head) => format!("state committed {head}"),
     });
     if let Some(merge) = &meta.merge {
         line(format!(
             "merge {} {} {}",
-            id(&merge.base),
+            id_or_0(&merge.base),
             merge.ours,
             merge.theirs
         ));
     }
-    let side = |entry: &Option<Entry>| {
-        entry.map_or_else(|| "0:0".to_string(), |e| format!("{:o}:{}", e.mode.0, e.id))
-    };
     for conflict in &meta.conflicts {
-        let number = ConflictKind::ALL
-            .iter()
-            .position(|kind| *kind == conflict.kind);
-        line(format!(
-            "conflict {} {} {} {} {}",
-            number.unwrap_or_default(),
-            side(&conflict.base),
-            side(&conflict.ours),
-            side(&conflict.theirs),
-            conflict.path
-        ));
+        line(conflict_line(conflict));
     }
     out.extend_from_slice(b"author ");
     write_signature(&mut out, &meta.author);
@@ -86,20 +76,6 @@ pub fn read_meta(text: &[u8]) -> Option<Meta> {
     if lines.next()? != b"transaction 1" {
         return None;
     }
-    let id = |word: &str| match word {
-        "0" => Some(None),
-        hex => ObjectId::from_hex(hex.as_bytes()).map(Some),
-    };
-    let side = |word: &str| {
-        let (mode, hex) = word.split_once(':')?;
-        let mode = u32::from_str_radix(mode, 8).ok()?;
-        id(hex).map(|id| {
-            id.map(|id| Entry {
-                mode: Mode(mode),
-                id,
-            })
-        })
-    };
     let (mut branch, mut base, mut author) = (None, None, None);
     let (mut parents, mut conflicts, mut merge) = (Vec::new(), Vec::new(), None);
     let (mut edited, mut edits, mut state) = (
@@ -124,8 +100,8 @@ pub fn read_meta(text: &[u8]) -> Option<Meta> {
         let value = std::str::from_utf8(value).ok()?;
         let words: Vec<&str> = value.splitn(5, ' ').collect();
         match (key, words.as_slice()) {
-            (b"base", [word]) => base = id(word)?,
-            (b"parent", [word]) => parents.push(id(word)??),
+            (b"base", [word]) => base = read_id_or_0(word)?,
+            (b"parent", [word]) => parents.push(read_id_or_0(word)??),
             (b"edited", [seconds, offset]) => {
                 edited = Time {
                     seconds: seconds.parse().ok()?,
@@ -136,25 +112,19 @@ pub fn read_meta(text: &[u8]) -> Option<Meta> {
             (b"state", ["open"]) => state = State::Open,
             (b"state", ["committing", new, expected]) => {
                 state = State::Committing {
-                    new: id(new)??,
-                    expected: id(expected)?,
+                    new: read_id_or_0(new)??,
+                    expected: read_id_or_0(expected)?,
                 }
             }
-            (b"state", ["committed", head]) => state = State::Committed(id(head)??),
+            (b"state", ["committed", head]) => state = State::Committed(read_id_or_0(head)??),
             (b"merge", [base, ours, theirs]) => {
                 merge = Some(Merge {
-                    base: id(base)?,
-                    ours: id(ours)??,
-                    theirs: id(theirs)??,
+                    base: read_id_or_0(base)?,
+                    ours: read_id_or_0(ours)??,
+                    theirs: read_id_or_0(theirs)??,
                 })
             }
-            (b"conflict", [kind, base, ours, theirs, path]) => conflicts.push(Conflict {
-                path: TreePath::new(unquote(path.as_bytes())?).ok()?,
-                kind: *ConflictKind::ALL.get(kind.parse::<usize>().ok()?)?,
-                base: side(base)?,
-                ours: side(ours)?,
-                theirs: side(theirs)?,
-            }),
+            (b"conflict", words) => conflicts.push(read_conflict(words)?),
             _ => return None,
         }
     }
@@ -169,6 +139,156 @@ pub fn read_meta(text: &[u8]) -> Option<Meta> {
         merge,
         conflicts,
         message: message.to_vec(),
+    })
+}
+
+fn id_or_0(id: &Option<ObjectId>) -> String {
+    id.map_or_else(|| "0".to_string(), |id| id.to_string())
+}
+
+fn read_id_or_0(word: &str) -> Option<Option<ObjectId>> {
+    match word {
+        "0" => Some(None),
+        hex => ObjectId::from_hex(hex.as_bytes()).map(Some),
+    }
+}
+
+/// `conflict KIND BASE OURS THEIRS PATH`, each side `MODE:ID` or `0:0`.
+fn conflict_line(conflict: &Conflict) -> String {
+    let number = ConflictKind::ALL
+        .iter()
+        .position(|kind| *kind == conflict.kind);
+    let side = |entry: &Option<Entry>| {
+        entry.map_or_else(|| "0:0".to_string(), |e| format!("{:o}:{}", e.mode.0, e.id))
+    };
+    format!(
+        "conflict {} {} {} {} {}",
+        number.unwrap_or_default(),
+        side(&conflict.base),
+        side(&conflict.ours),
+        side(&conflict.theirs),
+        conflict.path
+    )
+}
+
+fn read_conflict(words: &[&str]) -> Option<Conflict> {
+    let &[kind, base, ours, theirs, path] = words else {
+        return None;
+    };
+    let side = |word: &str| {
+        let (mode, hex) = word.split_once(':')?;
+        let mode = Mode(u32::from_str_radix(mode, 8).ok()?);
+        Some(read_id_or_0(hex)?.map(|id| Entry { mode, id }))
+    };
+    Some(Conflict {
+        path: TreePath::found(&unquote(path.as_bytes())?)?,
+        kind: *ConflictKind::ALL.get(kind.parse::<usize>().ok()?)?,
+        base: side(base)?,
+        ours: side(ours)?,
+        theirs: side(theirs)?,
+    })
+}
+
+/// Appends a transaction as a record: `ID transaction SIZE`, a line `tree ID`
+/// and the `meta` file, and a newline.
+pub fn write_transaction(out: &mut Vec<u8>, transaction: &Transaction) {
+    let author = Signature {
+        time: transaction.begun,
+        ..transaction.author.clone()
+    };
+    let mut body = format!("tree {}\n", transaction.tree).into_bytes();
+    body.extend_from_slice(&write_meta(&Meta {
+        branch: transaction.branch.clone(),
+        base: transaction.base,
+        parents: transaction.parents.clone(),
+        author,
+        edited: transaction.edited,
+        edits: transaction.edits,
+        state: transaction.state.clone(),
+        merge: transaction.merge.clone(),
+        conflicts: transaction.conflicts.clone(),
+        message: transaction.message.clone(),
+    }));
+    let head = format!("{} transaction {}\n", transaction.id, body.len());
+    out.extend_from_slice(head.as_bytes());
+    out.extend_from_slice(&body);
+    out.push(b'\n');
+}
+
+/// Takes a record of [`write_transaction`] off the front of `text`.
+pub fn take_transaction(text: &mut &[u8]) -> Taken<Transaction> {
+    let what = "transaction";
+    let Some((words, body)) = take_sized(text, what)? else {
+        return Ok(None);
+    };
+    let read = || {
+        let &[id, word] = &words[..] else {
+            return None;
+        };
+        if word != what {
+            return None;
+        }
+        let end = body.iter().position(|b| *b == b'\n')?;
+        let tree = ObjectId::from_hex(body[..end].strip_prefix(b"tree ")?)?;
+        let meta = read_meta(&body[end + 1..])?;
+        Some(Transaction {
+            id: TransactionId::new(id)?,
+            branch: meta.branch,
+            base: meta.base,
+            parents: meta.parents,
+            message: meta.message,
+            begun: meta.author.time,
+            author: meta.author,
+            state: meta.state,
+            conflicts: meta.conflicts,
+            edited: meta.edited,
+            edits: meta.edits,
+            tree,
+            merge: meta.merge,
+        })
+    };
+    read().map(Some).ok_or(Malformed(what))
+}
+
+/// Prints what a merge came to: `head ID` (or 0), `tree ID`, `fast-forward`
+/// and `yes` or `no`, and a line for each conflict.
+pub fn write_merged(merged: &Merged) -> Vec<u8> {
+    let mut out = format!(
+        "head {}\ntree {}\nfast-forward {}\n",
+        id_or_0(&merged.head),
+        merged.tree,
+        if merged.fast_forward { "yes" } else { "no" }
+    );
+    for conflict in &merged.conflicts {
+        out.push_str(&conflict_line(conflict));
+        out.push('\n');
+    }
+    out.into_bytes()
+}
+
+/// Parses what [`write_merged`] gives.
+pub fn read_merged(text: &[u8]) -> Option<Merged> {
+    let mut lines = std::str::from_utf8(text)
+        .ok()?
+        .strip_suffix('\n')?
+        .split('\n');
+    let mut value = |key: &str| lines.next()?.strip_prefix(key)?.strip_prefix(' ');
+    let head = read_id_or_0(value("head")?)?;
+    let tree = read_id_or_0(value("tree")?)??;
+    let fast_forward = match value("fast-forward")? {
+        "yes" => true,
+        "no" => false,
+        _ => return None,
+    };
+    let conflict = |line: &str| {
+        let words: Vec<&str> = line.strip_prefix("conflict ")?.splitn(5, ' ').collect();
+        read_conflict(&words)
+    };
+    Some(Merged {
+        head,
+        tree,
+        conflicts: lines.map(conflict).collect::<Option<_>>()?,
+        fast_forward,
     })
 }
 
@@ -203,7 +323,7 @@ mod tests {
                 theirs: id(5),
             }),
             conflicts: vec![Conflict {
-                path: TreePath::new("a b/\u{7f} c").expect("legal"),
+                path: TreePath::found(b"a b/\x7f\xff c/.git").expect("legal"),
                 kind: ConflictKind::AddDel,
                 base: Some(entry),
                 ours: None,
@@ -211,7 +331,37 @@ mod tests {
             }],
             message: b"hello\n\nworld".to_vec(),
         };
-        assert_eq!(read_meta(&write_meta(&meta)), Some(meta));
         assert_eq!(read_meta(b"transaction 2\n\n"), None);
+        let merged = Merged {
+            head: None,
+            tree: id(3),
+            conflicts: meta.conflicts.clone(),
+            fast_forward: false,
+        };
+        assert_eq!(read_merged(&write_merged(&merged)), Some(merged));
+        let transaction = Transaction {
+            id: TransactionId::new("t1").expect("legal"),
+            tree: id(6),
+            begun: meta.author.time,
+            branch: meta.branch.clone(),
+            base: meta.base,
+            parents: meta.parents.clone(),
+            message: meta.message.clone(),
+            author: meta.author.clone(),
+            state: meta.state.clone(),
+            conflicts: meta.conflicts.clone(),
+            edited: meta.edited,
+            edits: meta.edits,
+            merge: meta.merge.clone(),
+        };
+        let mut text = Vec::new();
+        write_transaction(&mut text, &transaction);
+        for end in 0..text.len() {
+            assert_eq!(take_transaction(&mut &text[..end]), Ok(None));
+        }
+        let mut rest = &text[..];
+        assert_eq!(take_transaction(&mut rest), Ok(Some(transaction)));
+        assert!(rest.is_empty());
+        assert_eq!(read_meta(&write_meta(&meta)), Some(meta));
     }
 }
