@@ -45,6 +45,7 @@
 //!    what happens at it.
 //! 10. A text format is printed and parsed in `model/text` and nowhere else.
 
+pub mod bridge;
 pub mod client;
 pub mod commands;
 pub mod forge;

@@ -18,6 +18,7 @@ use crate::ui::{Color, Exit, Ui, Usage};
 
 mod author;
 mod branch;
+mod bridge;
 mod cat;
 mod commit;
 mod completions;
@@ -249,6 +250,7 @@ pub enum Command {
     Fetch(fetch::Args),
     Push(push::Args),
     Remote(remote::Args),
+    Bridge(bridge::Args),
     Gc(gc::Args),
     Fsck(fsck::Args),
     Completions(completions::Args),
@@ -289,6 +291,7 @@ pub async fn run(ui: &Ui, cli: Cli) -> anyhow::Result<()> {
         Command::Fetch(args) => fetch::run(session, args).await,
         Command::Push(args) => push::run(session, args).await,
         Command::Remote(args) => remote::run(session, args).await,
+        Command::Bridge(args) => bridge::run(session, args).await,
         Command::Gc(args) => gc::run(session, args).await,
         Command::Fsck(args) => fsck::run(session, args).await,
         Command::Init(_) | Command::Completions(_) | Command::Man(_) | Command::Help(_) => Ok(()),

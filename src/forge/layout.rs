@@ -51,6 +51,8 @@ impl Dirty {
 #[derive(Default)]
 pub struct Reader {
     at: Option<ObjectId>,
+    /// Repositories followed without a `.monitor`, which is left alone.
+    always: BTreeSet<Repo>,
     /// What lies below `U/R`, by path.
     files: BTreeMap<Vec<u8>, Arc<[u8]>>,
     snapshot: Snapshot,
@@ -100,6 +102,18 @@ fn about(path: &[u8]) -> About {
 }
 
 impl Reader {
+    /// Reads these repositories, whether the branch says they are followed or not.
+    pub fn following(repos: BTreeSet<Repo>) -> Self {
+        let mut reader = Self {
+            always: repos,
+            ..Self::default()
+        };
+        for repo in &reader.always {
+            reader.snapshot.add_repo(repo);
+        }
+        reader
+    }
+
     /// The commit it has read last.
     pub fn at(&self) -> Option<&ObjectId> {
         self.at.as_ref()
@@ -170,10 +184,8 @@ impl Reader {
         }
         for repo in &repos {
             self.snapshot.remove(&Id::Repo(repo.clone()));
-            if self
-                .files
-                .contains_key(format!("{repo}/.monitor").as_bytes())
-            {
+            let monitor = format!("{repo}/.monitor").into_bytes();
+            if self.always.contains(repo) || self.files.contains_key(&monitor) {
                 self.snapshot.add_repo(repo);
                 elements.extend(self.below(&format!("{repo}/")).filter_map(
                     |(path, _)| match about(path) {
@@ -344,7 +356,7 @@ impl Reader {
                 status.target_url.as_deref(),
             );
         }
-        for repo in &new.repos {
+        for repo in new.repos.difference(&self.always) {
             self.write(&mut puts, format!("{repo}/.monitor"), Vec::new());
         }
         puts
@@ -461,8 +473,7 @@ pub struct Put {
     pub content: Option<Vec<u8>>,
 }
 
-/// Returns a change of the branch as the client takes it. What somebody else
-/// has removed meanwhile is no failure.
+/// Returns a change of the branch as the client takes it.
 pub fn change(puts: Vec<Put>) -> Edits {
     Box::new(move |sink: &mut dyn Sink| {
         for put in &puts {

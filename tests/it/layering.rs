@@ -24,6 +24,12 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("ui", &["model"]),
     ("commands", &["client", "model", "ui"]),
     (
+        "commands/bridge",
+        &[
+            "bridge", "client", "commands", "forge", "metrics", "model", "ui",
+        ],
+    ),
+    (
         "commands/serve",
         &[
             "client",
@@ -53,7 +59,12 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("stdio::stdout", &["ui"]),
     (
         "client::local",
-        &["commands/open", "commands/init", "client"],
+        &[
+            "commands/bridge",
+            "commands/open",
+            "commands/init",
+            "client",
+        ],
     ),
 ];
 
