@@ -165,11 +165,17 @@ fn open(store: &Store, path: &TreePath, entry: &Entry) -> store::Result<Box<dyn 
 #[async_trait::async_trait]
 impl Client for Local {
     async fn info(&self) -> Result<StoreInfo> {
-        Ok(StoreInfo {
-            url: self.url.clone(),
-            id_digits: self.store.engine.hash_kind().id_len() * 2,
-            read_only: self.store.engine.is_read_only(),
+        let url = self.url.clone();
+        self.read(|store| {
+            let repository = store.engine.repository();
+            Ok(StoreInfo {
+                url,
+                id: repository.map(Repository::id).transpose()?,
+                id_digits: store.engine.hash_kind().id_len() * 2,
+                read_only: store.engine.is_read_only(),
+            })
         })
+        .await
     }
 
     async fn identity(&self) -> Result<Identity> {

@@ -303,6 +303,8 @@ pub struct Fault {
 pub struct StoreInfo {
     /// As given or found.
     pub url: String,
+    /// Tells it from every other store; nothing for one in memory.
+    pub id: Option<String>,
     /// Hexadecimal digits in an id: 40 or 64.
     pub id_digits: usize,
     pub read_only: bool,

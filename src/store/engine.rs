@@ -282,6 +282,10 @@ pub trait Repository: Send + Sync {
     /// The path it was opened at, made absolute.
     fn path(&self) -> &std::path::Path;
 
+    /// Returns what tells this repository from every other: `dk.id` of its
+    /// configuration, else where its common folder is on this machine.
+    fn id(&self) -> Result<String>;
+
     /// Returns `user.name` and `user.email` as Git finds them, environment included.
     fn identity(&self) -> Result<(Option<String>, Option<String>)>;
 

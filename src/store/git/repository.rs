@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -138,6 +139,16 @@ impl Repository for Git {
             }
         }
         Ok(None)
+    }
+
+    fn id(&self) -> Result<String> {
+        if let Some(id) = self.config("dk.id")? {
+            return Ok(id);
+        }
+        let folder = &self.refs.common_dir;
+        let found = fs::metadata(folder)
+            .map_err(Error::io(format!("cannot look at {}", folder.display())))?;
+        Ok(format!("{:x}-{:x}", found.dev(), found.ino()))
     }
 
     fn config(&self, key: &str) -> Result<Option<String>> {
