@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,8 +69,9 @@ impl Bridge {
     }
 
     /// Keeps the branch in step for ever. `told` hears of every commit, and of
-    /// every failure that is tried again; that of the first sync is returned.
-    pub async fn run(mut self, told: impl Fn(Told<'_>)) -> Result<()> {
+    /// every failure that is tried again, and may end it; a failure of the
+    /// first sync is returned.
+    pub async fn run(mut self, mut told: impl FnMut(Told<'_>) -> ControlFlow<()>) -> Result<()> {
         let mut changes = Vec::new();
         for source in self.sources.values() {
             changes.push(source.changes()?);
@@ -82,11 +84,13 @@ impl Bridge {
                 .for_each(|change| _ = change.borrow_and_update());
             let outcome = match self.sync().await {
                 Ok(commit) => {
-                    if let Some(commit) = commit {
-                        told(Told::Committed(&commit));
+                    if let Some(commit) = commit
+                        && told(Told::Committed(&commit)).is_break()
+                    {
+                        return Ok(());
                     }
-                    if !std::mem::replace(&mut ready, true) {
-                        told(Told::Ready);
+                    if !std::mem::replace(&mut ready, true) && told(Told::Ready).is_break() {
+                        return Ok(());
                     }
                     pause = PAUSE;
                     self.changed(&mut changes).await
@@ -97,7 +101,9 @@ impl Bridge {
                 Ok(()) => (),
                 Err(error) if !ready => return Err(error),
                 Err(error) => {
-                    told(Told::Failed(&error, pause));
+                    if told(Told::Failed(&error, pause)).is_break() {
+                        return Ok(());
+                    }
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }

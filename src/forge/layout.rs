@@ -14,7 +14,7 @@
 //! kept as it is. A [`Reader`] goes from commit to commit by what differs, and
 //! says the same as one that reads the last of them from the beginning.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io::Read as _;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -321,7 +321,7 @@ impl Reader {
     /// Returns the edits that make the branch say what `difference` brings, and
     /// nothing more: none where it says so already.
     pub fn edits(&self, difference: &Difference) -> Vec<Put> {
-        let mut puts = Vec::new();
+        let mut puts = Puts::default();
         for id in &difference.removed {
             match id {
                 Id::Repo(repo) => self.drop(&mut puts, &format!("{repo}/.monitor")),
@@ -359,13 +359,13 @@ impl Reader {
         for repo in new.repos.difference(&self.always) {
             self.write(&mut puts, format!("{repo}/.monitor"), Vec::new());
         }
-        puts
+        puts.list
     }
 
     /// Returns the edits that take the marks away.
     pub fn cleaned(&self) -> Vec<Put> {
         let Dirty { repos, prs, refs } = &self.dirty;
-        let mut puts = Vec::new();
+        let mut puts = Puts::default();
         for repo in repos {
             self.drop(&mut puts, &format!("{repo}/.dirty"));
         }
@@ -375,10 +375,10 @@ impl Reader {
         for (repo, name) in refs {
             self.drop(&mut puts, &format!("{}/.dirty", ref_folder(repo, name)));
         }
-        puts
+        puts.list
     }
 
-    fn put_pr(&self, puts: &mut Vec<Put>, folder: &str, pr: &Pr) {
+    fn put_pr(&self, puts: &mut Puts, folder: &str, pr: &Pr) {
         self.put(puts, folder, "head", &pr.head);
         self.keep(puts, folder, "head-repo", pr.head_repo.as_deref());
         self.put(puts, folder, "state", pr.state.word());
@@ -410,7 +410,7 @@ impl Reader {
     }
 
     /// A context goes with all below it, unless another context is there.
-    fn drop_status(&self, puts: &mut Vec<Put>, folder: &str) {
+    fn drop_status(&self, puts: &mut Puts, folder: &str) {
         let nested = |path: &Vec<u8>| {
             let rest = &path[folder.len() + 1..];
             rest.ends_with(b"/state")
@@ -426,7 +426,7 @@ impl Reader {
         }
     }
 
-    fn put(&self, puts: &mut Vec<Put>, folder: &str, name: &str, text: &str) {
+    fn put(&self, puts: &mut Puts, folder: &str, name: &str, text: &str) {
         self.write(
             puts,
             format!("{folder}/{name}"),
@@ -434,26 +434,29 @@ impl Reader {
         );
     }
 
-    fn keep(&self, puts: &mut Vec<Put>, folder: &str, name: &str, text: Option<&str>) {
+    fn keep(&self, puts: &mut Puts, folder: &str, name: &str, text: Option<&str>) {
         match text {
             Some(text) => self.put(puts, folder, name, text),
             None => self.drop(puts, &format!("{folder}/{name}")),
         }
     }
 
-    fn write(&self, puts: &mut Vec<Put>, path: String, content: Vec<u8>) {
+    fn write(&self, puts: &mut Puts, path: String, content: Vec<u8>) {
         let same = |there: &Arc<[u8]>| **there == *content;
         if !self.files.get(path.as_bytes()).is_some_and(same) {
-            puts.push(Put {
+            puts.list.push(Put {
                 path,
                 content: Some(content),
             });
         }
     }
 
-    fn drop(&self, puts: &mut Vec<Put>, path: &str) {
-        if self.has(path) {
-            puts.push(Put {
+    fn drop(&self, puts: &mut Puts, path: &str) {
+        // What is above it may have gone already.
+        let gone = |end: usize| puts.gone.contains(&path[..end]);
+        if self.has(path) && !path.match_indices('/').any(|(end, _)| gone(end)) {
+            puts.gone.insert(path.into());
+            puts.list.push(Put {
                 path: path.into(),
                 content: None,
             });
@@ -471,6 +474,14 @@ pub struct Put {
     pub path: String,
     /// `None`: it goes, with all below it.
     pub content: Option<Vec<u8>>,
+}
+
+/// Edits being gathered.
+#[derive(Default)]
+struct Puts {
+    list: Vec<Put>,
+    /// What has gone, with all below it.
+    gone: HashSet<String>,
 }
 
 /// Returns a change of the branch as the client takes it.

@@ -5,6 +5,7 @@
 
 mod aftermath;
 mod cli_branch;
+mod cli_bridge_local;
 mod cli_completions;
 mod cli_diff;
 mod cli_gc;
@@ -29,6 +30,7 @@ mod engine_subject;
 mod engine_trouble;
 mod faults;
 mod fetching;
+mod forge;
 mod fsck;
 mod generated;
 mod history;

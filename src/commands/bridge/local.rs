@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
@@ -60,7 +61,10 @@ struct Repository(Local);
 impl Source for Repository {
     async fn refs(&self) -> client::Result<BTreeMap<RefName, Sha>> {
         let refs = self.0.refs().await?;
-        Ok(refs.into_iter().map(|(name, id)| (name, id.to_hex())).collect())
+        Ok(refs
+            .into_iter()
+            .map(|(name, id)| (name, id.to_hex()))
+            .collect())
     }
 
     fn changes(&self) -> client::Result<watch::Receiver<u64>> {
@@ -87,12 +91,17 @@ pub(super) async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
             .with_context(|| format!("cannot open {repo}: {}", path.display()))?;
         let id = client::Client::info(&opened).await?.id;
         if id.is_some() && id == own {
-            let why = format!("{repo} is the store itself: its branches would follow each other for ever");
+            let why = format!(
+                "{repo} is the store itself: its branches would follow each other for ever"
+            );
             return Err(Usage::new(why)
                 .hint("keep the branch in a store of its own: dk init DIR")
                 .into());
         }
-        if sources.insert(repo.clone(), Box::new(Repository(opened))).is_some() {
+        if sources
+            .insert(repo.clone(), Box::new(Repository(opened)))
+            .is_some()
+        {
             return Err(Usage::new(format!("{repo} is given twice")).into());
         }
     }
@@ -105,32 +114,47 @@ pub(super) async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
     let ui = &session.ui;
     if args.once {
         if let Some(commit) = bridge.sync().await? {
-            ui.show(&Made { commit: commit.to_hex() }, render)?;
+            ui.show(
+                &Made {
+                    commit: commit.to_hex(),
+                },
+                render,
+            )?;
         }
         return Ok(());
     }
-    let gone = std::cell::RefCell::new(None);
-    let told = |told: Told<'_>| match told {
-        Told::Ready => {
-            let noun = if count == 1 { "repository" } else { "repositories" };
-            ui.note(&format!("following {count} {noun} on branch {}", args.branch));
-        }
-        Told::Committed(commit) => {
-            let made = Made { commit: commit.to_hex() };
-            if let Err(error) = ui.show(&made, render) {
-                gone.borrow_mut().get_or_insert(error);
+    let mut failed = None;
+    let told = |told: Told<'_>| {
+        match told {
+            Told::Ready => {
+                let noun = if count == 1 {
+                    "repository"
+                } else {
+                    "repositories"
+                };
+                ui.note(&format!(
+                    "following {count} {noun} on branch {}",
+                    args.branch
+                ));
+            }
+            Told::Committed(commit) => {
+                let made = Made {
+                    commit: commit.to_hex(),
+                };
+                if let Err(error) = ui.show(&made, render) {
+                    failed = Some(error);
+                    return ControlFlow::Break(());
+                }
+            }
+            Told::Failed(error, pause) => {
+                let seconds = pause.as_secs_f32();
+                ui.warn(&format!("{}; trying again in {seconds} s", chain(error)));
             }
         }
-        Told::Failed(error, pause) => {
-            let seconds = pause.as_secs_f32();
-            ui.warn(&format!("{}; trying again in {seconds} s", chain(error)));
-        }
+        ControlFlow::Continue(())
     };
     bridge.run(told).await?;
-    match gone.into_inner() {
-        Some(error) => Err(error),
-        None => Ok(()),
-    }
+    failed.map_or(Ok(()), Err)
 }
 
 /// Returns an error with its causes, on one line.
