@@ -3,4 +3,5 @@
 //! A bridge is a client like any other: it sees neither the repository nor the
 //! socket of the database.
 
+pub mod github;
 pub mod local;

@@ -62,6 +62,8 @@ pub struct Reader {
 /// What a path in the branch is about.
 enum About {
     Monitor(Repo),
+    /// Why it could not be read.
+    Error,
     Dirty(Repo),
     DirtyPr(Repo, u64),
     DirtyRef(Repo, RefName),
@@ -83,6 +85,7 @@ fn about(path: &[u8]) -> About {
     };
     match &steps[2..] {
         [] | [b".monitor"] => About::Monitor(repo),
+        [b".error"] => About::Error,
         [b".dirty"] => About::Dirty(repo),
         [b"pr", number, rest @ ..] if !rest.is_empty() => {
             match text(number).and_then(|number| number.parse().ok()) {
@@ -175,7 +178,8 @@ impl Reader {
                     elements.insert(id);
                 }
                 // Marks are looked for below, where they are.
-                About::Dirty(_) | About::DirtyPr(..) | About::DirtyRef(..) | About::Nothing => (),
+                About::Dirty(_) | About::DirtyPr(..) | About::DirtyRef(..) => (),
+                About::Error | About::Nothing => (),
             }
             match entry.and_then(|entry| contents.get(&entry.id)) {
                 Some(content) => self.files.insert(path, content.clone()),
@@ -374,6 +378,22 @@ impl Reader {
         }
         for (repo, name) in refs {
             self.drop(&mut puts, &format!("{}/.dirty", ref_folder(repo, name)));
+        }
+        puts.list
+    }
+
+    /// Returns the edits that bring the `.error` files of followed repositories
+    /// up to date: `reason` says what one is to hold (`Some(None)`: it goes;
+    /// `None`: it stays as it is).
+    pub fn errors(&self, reason: impl Fn(&Repo) -> Option<Option<String>>) -> Vec<Put> {
+        let mut puts = Puts::default();
+        for repo in &self.snapshot.repos {
+            let path = format!("{repo}/.error");
+            match reason(repo) {
+                Some(Some(text)) => self.write(&mut puts, path, text.into_bytes()),
+                Some(None) => self.drop(&mut puts, &path),
+                None => (),
+            }
         }
         puts.list
     }

@@ -23,7 +23,7 @@ fn sha(dice: &mut Dice) -> String {
 }
 
 /// What a side may say at random.
-fn random(dice: &mut Dice) -> Snapshot {
+pub fn random(dice: &mut Dice) -> Snapshot {
     let mut snapshot = Snapshot::default();
     for _ in 0..dice.roll(3) {
         let repo = repo(dice);

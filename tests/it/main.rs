@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 mod aftermath;
+mod bridge_github;
 mod cli_branch;
 mod cli_bridge_local;
 mod cli_completions;

@@ -1,0 +1,6 @@
+//! GitHub's state kept in a branch, both ways.
+
+pub mod api;
+pub mod capabilities;
+pub mod plan;
+pub mod sync;
