@@ -31,9 +31,11 @@ fn main() -> ExitCode {
         Err(error) => return refuse(&error),
     };
     let ui = cli.global.ui();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
+    let mut runtime = match cli.is_daemon() {
+        true => tokio::runtime::Builder::new_multi_thread(),
+        false => tokio::runtime::Builder::new_current_thread(),
+    };
+    let runtime = runtime.enable_all().build();
     let runtime = match runtime.context("cannot start the asynchronous runtime") {
         Ok(runtime) => runtime,
         Err(error) => return report(&ui, error),
@@ -73,7 +75,7 @@ async fn run(ui: &Ui, cli: Cli) -> End {
                 _ = interrupt.recv() => SIGINT,
                 _ = terminate.recv() => SIGTERM,
             };
-            if number == SIGINT && commands::interrupts_are_held() {
+            if commands::is_held(number) {
                 signals::forget();
                 continue;
             }

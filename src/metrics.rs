@@ -104,8 +104,12 @@ impl Metrics {
             Unit::Seconds,
             made.latency.clone(),
         );
-        set.register("commits", "Commits made", made.commits.clone());
-        set.register("merges", "Merges made", made.merges.clone());
+        set.register(
+            "commits",
+            "Times a commit or a merge moved a branch",
+            made.commits.clone(),
+        );
+        set.register("merges", "Merges computed", made.merges.clone());
         set.register(
             "conflicts",
             "Merges that found conflicts",

@@ -14,11 +14,11 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 
 use crate::client::*;
-use crate::model::{Entry, HashKind, Mode, State, Time};
+use crate::model::{HashKind, Time};
 pub use crate::store::engine::Durability;
 use crate::store::engine::{Engine, Repository};
 use crate::store::face::{self, Feed, Looker};
-use crate::store::{self, Store, diff, fsck, history, rev, walk};
+use crate::store::{self, Store, history, rev, walk};
 
 pub use crate::store::git::abandon;
 use failure::error;
@@ -121,47 +121,6 @@ fn said<T: 'static>(records: face::Records<T>) -> Records<T> {
     Box::pin(records.map(|record| record.map_err(error)))
 }
 
-/// Returns the entry of a tree to read.
-fn root(store: &Store, at: &At) -> store::Result<Entry> {
-    let id = match at {
-        At::Commit(id) => store.objects.commit(id)?.tree,
-        At::Tree(id) => *id,
-        At::Transaction(id) => store.transaction_named(id)?.tree,
-    };
-    Ok(Entry {
-        mode: Mode::DIR,
-        id,
-    })
-}
-
-/// Returns what stands at a path, which must be there.
-fn entry(store: &Store, at: &At, path: &TreePath) -> store::Result<Entry> {
-    let root = root(store, at)?;
-    match store.objects.lookup(&root.id, path)? {
-        Some(entry) => Ok(entry),
-        None => Err(store::Error::NotFound(path.to_string())),
-    }
-}
-
-fn repository(store: &Store) -> store::Result<&dyn Repository> {
-    store.engine.repository().ok_or_else(|| {
-        store::Error::Unsupported("this store is not a Git repository on disk".into())
-    })
-}
-
-fn open(store: &Store, path: &TreePath, entry: &Entry) -> store::Result<Box<dyn Read + Send>> {
-    if entry.mode.is_dir() {
-        return Err(store::Error::IsDirectory(path.to_string()));
-    }
-    if !entry.mode.is_blob() {
-        return Err(store::Error::Unsupported(format!(
-            "{path} is a {}: its content is not in this store",
-            entry.mode.kind().name()
-        )));
-    }
-    store.objects.open(&entry.id)
-}
-
 #[async_trait::async_trait]
 impl Client for Local {
     async fn info(&self) -> Result<StoreInfo> {
@@ -179,18 +138,7 @@ impl Client for Local {
     }
 
     async fn identity(&self) -> Result<Identity> {
-        self.read(|store| {
-            let (name, email) = match store.engine.repository() {
-                Some(repository) => repository.identity()?,
-                None => (None, None),
-            };
-            let default = Identity::default();
-            Ok(Identity {
-                name: name.unwrap_or(default.name),
-                email: email.unwrap_or(default.email),
-            })
-        })
-        .await
+        self.read(|store| store.identity()).await
     }
 
     async fn resolve(&self, rev: &Rev) -> Result<ObjectId> {
@@ -247,44 +195,18 @@ impl Client for Local {
 
     async fn stat(&self, at: &At, path: &TreePath) -> Result<Option<Stat>> {
         let (at, path) = (at.clone(), path.clone());
-        self.read(move |store| {
-            let root = root(store, &at)?;
-            let Some(entry) = store.objects.lookup(&root.id, &path)? else {
-                return Ok(None);
-            };
-            let size = if entry.mode.is_dir() {
-                store.objects.tree(&entry.id)?.len() as u64
-            } else if entry.mode.is_blob() {
-                store.objects.size(&entry.id)?
-            } else {
-                0
-            };
-            Ok(Some(Stat { entry, size }))
-        })
-        .await
+        self.read(move |store| store.stat_at(&at, &path)).await
     }
 
     async fn list(&self, at: &At, path: &TreePath, sizes: bool) -> Result<Vec<Item>> {
         let (at, path) = (at.clone(), path.clone());
         self.run(move |store| {
-            let entry = entry(store, &at, &path)?;
-            if !entry.mode.is_dir() {
-                return Err(store::Error::NotDirectory(path.to_string()));
-            }
-            let tree = store.objects.tree(&entry.id)?;
-            let item = |found: store::objects::TreeEntry<'_>| {
-                let size = if sizes && found.entry.mode.is_blob() {
-                    Some(store.objects.size(&found.entry.id)?)
-                } else {
-                    None
-                };
-                Ok(Item {
-                    path: TreePath::root().join(found.name),
-                    entry: found.entry,
-                    size,
-                })
-            };
-            tree.iter().map(item).collect()
+            let mut items = Vec::new();
+            store.list_at(&at, &path, sizes, &mut |item| {
+                items.push(item);
+                Ok(())
+            })?;
+            Ok(items)
         })
         .await
     }
@@ -292,18 +214,14 @@ impl Client for Local {
     fn walk(&self, at: &At, path: &TreePath, sizes: bool) -> Records<Item> {
         let (at, path) = (at.clone(), path.clone());
         self.feed(move |store, feed| {
-            let entry = entry(store, &at, &path)?;
+            let entry = store.entry_at(&at, &path)?;
             walk::walk(&store.objects, &entry, sizes, &mut |item| feed.push(item))
         })
     }
 
     async fn open(&self, at: &At, path: &TreePath) -> Result<Box<dyn Read + Send>> {
         let (at, path) = (at.clone(), path.clone());
-        self.read(move |store| {
-            let entry = entry(store, &at, &path)?;
-            open(store, &path, &entry)
-        })
-        .await
+        self.read(move |store| store.open_at(&at, &path)).await
     }
 
     async fn open_blob(&self, id: &ObjectId) -> Result<Box<dyn Read + Send>> {
@@ -324,19 +242,11 @@ impl Client for Local {
     async fn diff(&self, from: &At, to: &At, path: &TreePath) -> Result<Vec<Change>> {
         let (from, to, path) = (from.clone(), to.clone(), path.clone());
         self.run(move |store| {
-            let side = |at: &At| store.objects.lookup(&root(store, at)?.id, &path);
-            let (old, new) = (side(&from)?, side(&to)?);
             let mut changes = Vec::new();
-            diff::diff(
-                &store.objects,
-                old.as_ref(),
-                new.as_ref(),
-                &path,
-                &mut |change| {
-                    changes.push(change);
-                    Ok(())
-                },
-            )?;
+            store.diff_at(&from, &to, &path, &mut |change| {
+                changes.push(change);
+                Ok(())
+            })?;
             Ok(changes)
         })
         .await
@@ -485,52 +395,33 @@ impl Client for Local {
         progress: Arc<dyn Progress>,
     ) -> Result<()> {
         let (remote, refspecs) = (remote.to_owned(), refspecs.to_vec());
-        self.run(move |store| repository(store)?.push(&remote, &refspecs, &*progress))
+        self.run(move |store| store.repository()?.push(&remote, &refspecs, &*progress))
             .await
     }
 
     async fn remotes(&self) -> Result<Vec<RemoteInfo>> {
-        self.run(|store| repository(store)?.remotes()).await
+        self.run(|store| store.repository()?.remotes()).await
     }
 
     async fn add_remote(&self, name: &str, url: &str) -> Result<()> {
         let (name, url) = (name.to_owned(), url.to_owned());
-        self.run(move |store| repository(store)?.add_remote(&name, &url))
+        self.run(move |store| store.repository()?.add_remote(&name, &url))
             .await
     }
 
     async fn remove_remote(&self, name: &str) -> Result<()> {
         let name = name.to_owned();
-        self.run(move |store| repository(store)?.remove_remote(&name))
+        self.run(move |store| store.repository()?.remove_remote(&name))
             .await
     }
 
     async fn gc(&self, dry_run: bool, progress: Arc<dyn Progress>) -> Result<Collected> {
         let who = self.who(None).await?;
-        self.run(move |store| {
-            let finished = |tx: &Transaction| matches!(tx.state, State::Committed(_));
-            let dropped = store.tx_collect(Duration::MAX, dry_run, &who)?;
-            let mut collected = repository(store)?.gc(dry_run, &*progress)?;
-            collected.transactions = dropped.iter().filter(|tx| finished(tx)).count() as u64;
-            Ok(collected)
-        })
-        .await
+        self.run(move |store| store.gc(dry_run, &*progress, &who))
+            .await
     }
 
     async fn fsck(&self, progress: Arc<dyn Progress>) -> Result<Vec<Fault>> {
-        self.run(move |store| {
-            let refs = match store.engine.repository() {
-                Some(repository) => repository.all_refs()?,
-                None => {
-                    let heads = store.engine.heads("refs/")?;
-                    heads
-                        .into_iter()
-                        .map(|(name, id)| (name.as_bytes().to_vec(), id))
-                        .collect()
-                }
-            };
-            fsck::fsck(&store.objects, &refs, &*progress)
-        })
-        .await
+        self.run(move |store| store.fsck(&*progress)).await
     }
 }

@@ -23,6 +23,7 @@ use crate::model::{
 };
 
 pub mod local;
+pub mod remote;
 
 /// Why a database operation failed.
 ///

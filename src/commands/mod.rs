@@ -42,6 +42,7 @@ mod push;
 mod put;
 mod remote;
 mod rm;
+mod serve;
 mod show;
 mod source;
 mod stat;
@@ -93,6 +94,11 @@ impl Cli {
             let found = whole.try_get_matches_from_mut(line)?;
             Self::from_arg_matches(&found).map_err(|error| error.format(&mut whole))
         })
+    }
+
+    /// Tells whether it goes on for long and works for many at a time.
+    pub fn is_daemon(&self) -> bool {
+        matches!(self.command, Command::Serve(_))
     }
 }
 
@@ -181,24 +187,39 @@ impl Session {
 /// itself what Ctrl-C means.
 static HOLDERS: AtomicUsize = AtomicUsize::new(0);
 
-/// While it lives, SIGINT does not end dk.
-pub(crate) struct InterruptsHeld(());
+/// How many end by themselves when SIGINT or SIGTERM comes, in good order.
+static ENDING: AtomicUsize = AtomicUsize::new(0);
 
-/// Lets SIGINT pass until the guard is dropped.
-pub(crate) fn hold_interrupts() -> InterruptsHeld {
-    HOLDERS.fetch_add(1, Ordering::SeqCst);
-    InterruptsHeld(())
-}
+/// While it lives, a signal does not end dk.
+pub(crate) struct Held(&'static AtomicUsize);
 
-impl Drop for InterruptsHeld {
-    fn drop(&mut self) {
-        HOLDERS.fetch_sub(1, Ordering::SeqCst);
+impl Held {
+    fn by(holders: &'static AtomicUsize) -> Self {
+        holders.fetch_add(1, Ordering::SeqCst);
+        Self(holders)
     }
 }
 
-/// Tells whether SIGINT is to be let pass.
-pub fn interrupts_are_held() -> bool {
-    HOLDERS.load(Ordering::SeqCst) > 0
+/// Lets SIGINT pass until the guard is dropped.
+pub(crate) fn hold_interrupts() -> Held {
+    Held::by(&HOLDERS)
+}
+
+/// Lets SIGINT and SIGTERM pass until the guard is dropped.
+pub(crate) fn hold_signals() -> Held {
+    Held::by(&ENDING)
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Tells whether a signal is to be let pass.
+pub fn is_held(signal: i32) -> bool {
+    let held = |holders: &AtomicUsize| holders.load(Ordering::SeqCst) > 0;
+    held(&ENDING) || (signal == signal_hook::consts::SIGINT && held(&HOLDERS))
 }
 
 /// Runs blocking work (reading a file of the store, say) where it may block,
@@ -247,6 +268,7 @@ pub enum Command {
     Edit(edit::Args),
     Tx(tx::Args),
     Watch(watch::Args),
+    Serve(serve::Args),
     Fetch(fetch::Args),
     Push(push::Args),
     Remote(remote::Args),
@@ -264,6 +286,7 @@ pub async fn run(ui: &Ui, cli: Cli) -> anyhow::Result<()> {
     // These need no store.
     match cli.command {
         Command::Init(args) => return init::run(ui, global, args).await,
+        Command::Serve(args) => return serve::run(ui, global, args).await,
         Command::Completions(args) => return completions::run(ui, &args),
         Command::Man(args) => return man::run(ui, args).await,
         Command::Help(args) => return man::help(ui, args).await,
@@ -294,7 +317,11 @@ pub async fn run(ui: &Ui, cli: Cli) -> anyhow::Result<()> {
         Command::Bridge(args) => bridge::run(session, args).await,
         Command::Gc(args) => gc::run(session, args).await,
         Command::Fsck(args) => fsck::run(session, args).await,
-        Command::Init(_) | Command::Completions(_) | Command::Man(_) | Command::Help(_) => Ok(()),
+        Command::Init(_)
+        | Command::Serve(_)
+        | Command::Completions(_)
+        | Command::Man(_)
+        | Command::Help(_) => Ok(()),
     }
 }
 

@@ -95,6 +95,15 @@ pub fn abandon() {
     local::abandon();
 }
 
+/// Returns the folder of the store on this machine, and whether it is looked
+/// for above it.
+pub(super) fn folder(named: Option<&OsStr>) -> anyhow::Result<(PathBuf, bool)> {
+    Ok(match locate(named)? {
+        Place::Path(path) => (path, false),
+        Place::Above(path) => (path, true),
+    })
+}
+
 /// Returns the place of the store.
 fn locate(named: Option<&OsStr>) -> anyhow::Result<Place> {
     if let Some(store) = named.filter(|store| !store.is_empty()) {

@@ -177,7 +177,7 @@ mod tests {
         tracing::subscriber::with_default(subscriber, || {
             let span = tracing::info_span!("connection", peer = "1.2.3.4:5");
             let _in = span.enter();
-            tracing::warn!(target: "datakit::ninep::server", count = 3, "a \x1b[1m line\nand one");
+            tracing::warn!(target: "ninep", count = 3, "a \x1b[1m line\nand one");
             let error = io_error();
             tracing::error!(target: "elsewhere", error = &error as &dyn std::error::Error, level = "x y", "failed");
         });

@@ -246,6 +246,13 @@ pub trait Node: Send + Sync + 'static {
 /// what waits on it.
 #[async_trait::async_trait]
 pub trait Handle: Send + Sync {
+    /// Tells whether a read may wait for something to happen, as a stream's
+    /// does, and not only for work to be done. Whoever closes the handle does
+    /// not wait for such a read but cancels it first.
+    fn waits(&self) -> bool {
+        false
+    }
+
     /// Reads up to `count` bytes. A file by position; a stream or a command's
     /// result in sequence, with the marker reads of spec 5.2: what is empty is
     /// to be passed on as it is.

@@ -142,6 +142,16 @@ macro_rules! direction {
                 }
             }
 
+            /// Every number there is, and its name.
+            pub const TYPES: &[(u8, &str)] = &[$(($number, $word)),*];
+
+            /// Returns its number on the wire.
+            pub fn number(&self) -> u8 {
+                match self {
+                    $(Self::$name { .. } => $number),*
+                }
+            }
+
             /// Returns the length of its frame.
             pub fn width(&self, dialect: Dialect) -> Result<usize> {
                 Ok(HEADER + match self {

@@ -12,6 +12,7 @@ use rs9p::errstr;
 
 use crate::model::Kind;
 
+pub mod client;
 pub mod message;
 pub mod server;
 pub mod transport;

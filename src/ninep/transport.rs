@@ -348,8 +348,11 @@ fn inherit(number: i32) -> io::Result<Accepts> {
     if !socket.is_listener().unwrap_or(false) || socket.r#type()? != Type::STREAM {
         return refuse("that is no listening stream socket");
     }
-    // The original would go to every program that is started.
-    drop(filedescriptor::FileDescriptor::new(number));
+    // The original would go to every program that is started. The standard
+    // streams stay open, lest something else be taken for one.
+    if number > 2 {
+        drop(filedescriptor::FileDescriptor::new(number));
+    }
     socket.set_nonblocking(true)?;
     match socket.local_addr()?.domain() {
         Domain::UNIX => Ok(Accepts::Unix {

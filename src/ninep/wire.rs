@@ -315,8 +315,12 @@ pub struct Input {
     buffer: BytesMut,
     /// Of the frame that has begun, as far as known; else 0.
     size: usize,
+    /// Of the longest frame that came whole: so much is believed at once.
+    longest: usize,
     /// The last read filled what there was: more is to be expected.
     burst: bool,
+    /// More was reserved than is kept while nothing happens.
+    large: bool,
 }
 
 impl Input {
@@ -326,46 +330,52 @@ impl Input {
     /// it has none before the next.
     pub async fn fill(&mut self, stream: &mut (impl AsyncRead + Unpin)) -> io::Result<bool> {
         let missing = self.size.saturating_sub(self.buffer.len());
-        let room = if self.burst { BUFFER } else { IDLE };
-        if missing > 0 {
-            self.buffer.reserve(missing);
-        } else if self.buffer.capacity() - self.buffer.len() < room / 4 {
-            self.buffer.reserve(room);
+        let spare = self.buffer.capacity() - self.buffer.len();
+        if missing > spare {
+            // Who only claims a long frame does not get the room for it.
+            let believed = self.longest.max(self.buffer.len()).max(BUFFER);
+            self.reserve(missing.min(believed));
+        } else if missing == 0 {
+            let room = if self.burst { BUFFER } else { IDLE };
+            if spare < room / 4 {
+                self.reserve(room);
+            }
         }
         let count = stream.read_buf(&mut self.buffer).await?;
         self.burst = self.buffer.len() == self.buffer.capacity();
         Ok(count > 0)
     }
 
+    fn reserve(&mut self, room: usize) {
+        self.buffer.reserve(room);
+        self.large |= self.buffer.capacity() > IDLE;
+    }
+
     /// Takes the next whole frame, its four bytes of size included. One that
     /// claims more than `max` is refused before anything is reserved for it.
     pub fn frame(&mut self, max: u32) -> Result<Option<Bytes>> {
+        self.size = 0;
         let Some((size, _)) = self.buffer.split_first_chunk::<4>() else {
-            self.size = 0;
             return Ok(None);
         };
         let size = u32::from_le_bytes(*size);
         if (size as usize) < HEADER || size > max {
             return Err(Error::Frame { size, max });
         }
-        self.size = size as usize;
-        if self.buffer.len() < self.size {
+        let length = size as usize;
+        if self.buffer.len() < length {
+            self.size = length;
             return Ok(None);
         }
-        let frame = self.buffer.split_to(self.size).freeze();
-        self.size = 0;
-        Ok(Some(frame))
-    }
-
-    /// Tells whether part of a frame is here.
-    pub fn begun(&self) -> bool {
-        !self.buffer.is_empty()
+        self.longest = self.longest.max(length);
+        Ok(Some(self.buffer.split_to(length).freeze()))
     }
 
     /// Gives memory back, if no frame has begun.
     pub fn rest(&mut self) {
-        if self.buffer.is_empty() && self.buffer.capacity() > IDLE {
+        if self.buffer.is_empty() && self.large {
             self.buffer = BytesMut::new();
+            self.large = false;
         }
     }
 }

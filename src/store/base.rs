@@ -10,6 +10,7 @@
 
 use std::collections::HashMap;
 
+use crate::metrics::metrics;
 use crate::model::request::Side;
 use crate::model::{Commit, ObjectId, Signature};
 
@@ -52,6 +53,10 @@ pub fn merge_commits(
     let [base_tree, ours, theirs] = trees;
     let (ours, theirs) = ours.zip(theirs).expect("both were given");
     let outcome = merge_trees(objects, fresh, base_tree.as_ref(), &ours, &theirs, favour)?;
+    metrics().merges.inc();
+    if !outcome.conflicts.is_empty() {
+        metrics().conflicts.inc();
+    }
     Ok(MergeResult { base, outcome })
 }
 

@@ -5,6 +5,7 @@
 //! one store take turns, so only a foreign one (stock git) can be faster; then
 //! the work is done again on what it left.
 
+use crate::metrics::metrics;
 use crate::model::request::{
     CommitOptions, Edits, Empty, Expect, MergeOptions, Merged, MoveOptions,
 };
@@ -315,7 +316,9 @@ impl Store {
             expected: head.map_or(Expected::Missing, Expected::Id),
             new: Some(to),
         }];
-        self.swap(&moves, fresh, who, why)
+        self.swap(&moves, fresh, who, why)?;
+        metrics().commits.inc();
+        Ok(())
     }
 
     /// Moves heads; what is found elsewhere is for [`Store::again`].
@@ -336,6 +339,12 @@ impl Store {
                 expected: Expect::Any,
                 actual,
             }),
+            Ok(()) => {
+                for done in moves {
+                    self.moved(&done.name, done.new);
+                }
+                Ok(())
+            }
             result => result,
         }
     }
@@ -349,6 +358,18 @@ impl Store {
         who: &Signature,
         message: Vec<u8>,
     ) -> Result<ObjectId> {
+        self.make_commit_by(fresh, tree, parents, [who, who], message)
+    }
+
+    /// Makes a commit object by one author and one committer.
+    pub(super) fn make_commit_by(
+        &self,
+        fresh: &mut Fresh,
+        tree: ObjectId,
+        parents: Vec<ObjectId>,
+        [author, committer]: [&Signature; 2],
+        message: Vec<u8>,
+    ) -> Result<ObjectId> {
         let message = if message.is_empty() {
             NO_MESSAGE.to_vec()
         } else {
@@ -358,8 +379,8 @@ impl Store {
             id: tree,
             tree,
             parents,
-            author: who.clone(),
-            committer: who.clone(),
+            author: author.clone(),
+            committer: committer.clone(),
             message,
         };
         fresh.add(

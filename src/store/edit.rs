@@ -74,6 +74,14 @@ impl Op {
     }
 }
 
+/// Folders within folders that can be written: they are gone through by
+/// functions that call themselves.
+pub const DEEPEST: usize = 1024;
+
+fn too_deep() -> Error {
+    Error::Invalid(format!("a path has more than {DEEPEST} steps"))
+}
+
 /// A tree being edited.
 pub struct Draft<'a> {
     objects: &'a Objects,
@@ -221,6 +229,9 @@ impl<'a> Draft<'a> {
         let mut walked = TreePath::root();
         let mut dir = &mut self.root;
         let depth = path.steps().count() - 1;
+        if depth >= DEEPEST {
+            return Err(too_deep());
+        }
         for step in path.steps().take(depth) {
             walked.push(step);
             dir = match dir.child(self.objects, step, make)? {
@@ -519,7 +530,7 @@ pub fn prune(
     tree: &ObjectId,
     base: Option<&ObjectId>,
 ) -> Result<ObjectId> {
-    match prune_dir(objects, fresh, tree, base)? {
+    match prune_dir(objects, fresh, tree, base, 0)? {
         Some(id) => Ok(id),
         None => fresh.add(objects.hash_kind(), ObjectKind::Tree, Vec::new()),
     }
@@ -530,9 +541,13 @@ fn prune_dir(
     fresh: &mut Fresh,
     id: &ObjectId,
     base: Option<&ObjectId>,
+    depth: usize,
 ) -> Result<Option<ObjectId>> {
     if base == Some(id) {
         return Ok(Some(*id));
+    }
+    if depth == DEEPEST {
+        return Err(too_deep());
     }
     let tree = load(objects, fresh, id)?;
     let old = base.map(|id| objects.tree(id)).transpose()?;
@@ -546,7 +561,8 @@ fn prune_dir(
             .as_ref()
             .and_then(|old| old.get(item.name))
             .filter(|entry| entry.mode.is_dir());
-        match prune_dir(objects, fresh, &item.entry.id, below.map(|e| e.id).as_ref())? {
+        let below = below.map(|entry| entry.id);
+        match prune_dir(objects, fresh, &item.entry.id, below.as_ref(), depth + 1)? {
             Some(kept) if kept == item.entry.id => raw.extend_from_slice(item.raw),
             Some(id) => {
                 same = false;

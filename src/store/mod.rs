@@ -17,13 +17,17 @@ mod failure;
 pub mod fsck;
 pub mod git;
 pub mod history;
+pub mod land;
 mod log;
 pub mod memory;
 pub mod merge;
 pub mod objects;
+mod read;
+pub mod read_only;
 pub mod remote;
 pub mod rev;
 pub mod transaction;
+mod upkeep;
 pub mod walk;
 pub mod watch;
 
@@ -78,6 +82,9 @@ pub enum Error {
     Unsupported(String),
     #[error("{0}")]
     Interrupted(String),
+    /// More happened than is kept for a slow reader.
+    #[error("{0}")]
+    Overrun(String),
     #[error("{what}")]
     Io {
         what: String,
@@ -140,6 +147,7 @@ impl Error {
             Self::Corrupt { .. } => Kind::Corrupt,
             Self::Unsupported(_) => Kind::Unsupported,
             Self::Interrupted(_) => Kind::Interrupted,
+            Self::Overrun(_) => Kind::Overrun,
             Self::Io { source, .. } => match source.kind() {
                 ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
                     Kind::NoSpace

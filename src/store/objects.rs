@@ -10,6 +10,7 @@ use std::sync::Arc;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
+use crate::metrics::metrics;
 use crate::model::text::read_commit;
 pub use crate::model::text::write_commit;
 use crate::model::{Commit, Entry, HashKind, Mode, ObjectId, TreePath};
@@ -250,11 +251,24 @@ impl Objects {
         self.empty_tree
     }
 
+    /// Returns a tree that is in memory; never reads it.
+    pub fn cached_tree(&self, id: &ObjectId) -> Option<Arc<Tree>> {
+        let tree = self.trees.get(id)?;
+        metrics().cache_hits.inc();
+        Some(tree)
+    }
+
+    /// Returns how many trees are in memory, and their bytes.
+    pub fn cached(&self) -> (usize, u64) {
+        (self.trees.len(), self.trees.weight())
+    }
+
     /// Returns a tree, from the cache where it is there.
     pub fn tree(&self, id: &ObjectId) -> Result<Arc<Tree>> {
-        if let Some(tree) = self.trees.get(id) {
+        if let Some(tree) = self.cached_tree(id) {
             return Ok(tree);
         }
+        metrics().cache_misses.inc();
         let tree = Arc::new(self.tree_once(id)?);
         self.trees.insert(*id, tree.clone());
         Ok(tree)

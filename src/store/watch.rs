@@ -193,7 +193,99 @@ struct Watched {
     root: Place,
     /// Readers of every move, whatever it changes.
     every: Vec<Arc<Notify>>,
+    /// Readers of each single move.
+    logs: Vec<Arc<Moves>>,
+    /// Moves told so far by who made them.
+    told: u64,
     readers: usize,
+}
+
+impl Watched {
+    fn new(head: Option<ObjectId>) -> Self {
+        Self {
+            head,
+            root: Place::default(),
+            every: Vec::new(),
+            logs: Vec::new(),
+            told: 0,
+            readers: 0,
+        }
+    }
+}
+
+/// Moves of a branch kept for a slow reader.
+const KEPT: usize = 1024;
+
+/// Every single move of a branch from now on, for one reader, who sees moves by
+/// this process one by one and those of others as they are noticed.
+pub struct MoveLog {
+    seat: Seat,
+    moves: Arc<Moves>,
+}
+
+#[derive(Default)]
+struct Moves {
+    kept: Mutex<Kept>,
+    bell: Arc<Notify>,
+}
+
+#[derive(Default)]
+struct Kept {
+    last: Option<ObjectId>,
+    heads: VecDeque<Option<ObjectId>>,
+    /// More came than is kept.
+    overrun: bool,
+}
+
+impl Moves {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, head: Option<ObjectId>) {
+        let mut kept = self.kept();
+        if kept.last == head {
+            return;
+        }
+        kept.last = head;
+        if kept.heads.len() < KEPT {
+            kept.heads.push_back(head);
+        } else {
+            kept.overrun = true;
+        }
+        drop(kept);
+        self.bell.notify_one();
+    }
+}
+
+impl MoveLog {
+    /// Begins with the next move.
+    pub fn new(store: &Arc<Store>, branch: &BranchName) -> Result<Self> {
+        let moves = Arc::new(Moves::default());
+        let seat = Seat::sit(store, branch, |watched| {
+            moves.kept().last = watched.head;
+            watched.logs.push(moves.clone());
+            Sitting::Log(moves.clone())
+        })?;
+        Ok(Self { seat, moves })
+    }
+
+    /// Returns what rings when there is something to take.
+    pub fn bell(&self) -> Arc<Notify> {
+        self.seat.bell()
+    }
+
+    /// Takes the next move: the new head, or nothing for a deletion. After more
+    /// than 1,024 moves that were not taken: [`Error::Overrun`].
+    pub fn take(&self) -> Result<Option<Option<ObjectId>>> {
+        let mut kept = self.moves.kept();
+        match kept.heads.pop_front() {
+            None if kept.overrun => Err(Error::Overrun(format!(
+                "more than {KEPT} moves were not read"
+            ))),
+            head => Ok(head),
+        }
+    }
 }
 
 /// The readers of one path, and of those below it.
@@ -214,9 +306,14 @@ impl Hub {
 pub struct Seat {
     store: Arc<Store>,
     branch: BranchName,
-    /// Nothing: every move.
-    path: Option<TreePath>,
-    bell: Arc<Notify>,
+    sitting: Sitting,
+}
+
+/// What a reader waits for.
+enum Sitting {
+    Every(Arc<Notify>),
+    Path(TreePath, Arc<Notify>),
+    Log(Arc<Moves>),
 }
 
 impl Seat {
@@ -224,38 +321,49 @@ impl Seat {
     /// with one, when what stands there changes. What is read after this call
     /// is as it was at the last ring, or newer.
     pub fn take(store: &Arc<Store>, branch: &BranchName, path: Option<TreePath>) -> Result<Self> {
-        let head = store.engine.head(&HeadName::branch(branch))?;
         let bell = Arc::new(Notify::new());
-        let mut branches = store.hub.branches();
-        let watched = branches.entry(branch.clone()).or_insert_with(|| Watched {
-            head,
-            root: Place::default(),
-            every: Vec::new(),
-            readers: 0,
-        });
-        watched.readers += 1;
-        match &path {
-            None => watched.every.push(bell.clone()),
+        Self::sit(store, branch, |watched| match path {
+            None => {
+                watched.every.push(bell.clone());
+                Sitting::Every(bell)
+            }
             Some(path) => {
                 let mut place = &mut watched.root;
                 for step in path.steps() {
                     place = place.below.entry(step.to_vec()).or_default();
                 }
                 place.bells.push(bell.clone());
+                Sitting::Path(path, bell)
             }
-        }
+        })
+    }
+
+    fn sit(
+        store: &Arc<Store>,
+        branch: &BranchName,
+        sit: impl FnOnce(&mut Watched) -> Sitting,
+    ) -> Result<Self> {
+        let head = store.engine.head(&HeadName::branch(branch))?;
+        let mut branches = store.hub.branches();
+        let watched = branches
+            .entry(branch.clone())
+            .or_insert_with(|| Watched::new(head));
+        watched.readers += 1;
+        let sitting = sit(watched);
         drop(branches);
         Ok(Self {
             store: store.clone(),
             branch: branch.clone(),
-            path,
-            bell,
+            sitting,
         })
     }
 
     /// Returns what rings. A ring that nobody waits for is kept for who waits next.
     pub fn bell(&self) -> Arc<Notify> {
-        self.bell.clone()
+        match &self.sitting {
+            Sitting::Every(bell) | Sitting::Path(_, bell) => bell.clone(),
+            Sitting::Log(moves) => moves.bell.clone(),
+        }
     }
 }
 
@@ -270,13 +378,12 @@ impl Drop for Seat {
             branches.remove(&self.branch);
             return;
         }
-        match &self.path {
-            None => watched
-                .every
-                .retain(|other| !Arc::ptr_eq(other, &self.bell)),
-            Some(path) => {
+        match &self.sitting {
+            Sitting::Every(bell) => watched.every.retain(|other| !Arc::ptr_eq(other, bell)),
+            Sitting::Log(moves) => watched.logs.retain(|other| !Arc::ptr_eq(other, moves)),
+            Sitting::Path(path, bell) => {
                 let steps: Vec<&[u8]> = path.steps().collect();
-                watched.root.leave(&steps, &self.bell);
+                watched.root.leave(&steps, bell);
             }
         }
     }
@@ -336,11 +443,24 @@ impl Store {
     pub fn look(&self) -> Result<()> {
         let names: Vec<BranchName> = self.hub.branches().keys().cloned().collect();
         for name in names {
-            let head = self.engine.head(&HeadName::branch(&name))?;
-            let mut branches = self.hub.branches();
+            let told = |hub: &Hub| hub.branches().get(&name).map(|watched| watched.told);
+            let mut before = told(&self.hub);
+            let (mut branches, head) = loop {
+                let head = self.engine.head(&HeadName::branch(&name))?;
+                let branches = self.hub.branches();
+                // A move told meanwhile may be newer than what was read.
+                let now = branches.get(&name).map(|watched| watched.told);
+                if now == before {
+                    break (branches, head);
+                }
+                before = now;
+            };
             let Some(watched) = branches.get_mut(&name) else {
                 continue;
             };
+            for log in &watched.logs {
+                log.tell(head);
+            }
             let before = std::mem::replace(&mut watched.head, head);
             if before == head {
                 continue;
@@ -368,6 +488,33 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// Tells readers of single moves of one that was made here, in the turn of
+    /// who made it.
+    pub(super) fn moved(&self, name: &HeadName, head: Option<ObjectId>) {
+        let Some(name) = name.as_bytes().strip_prefix(b"refs/heads/") else {
+            return;
+        };
+        let mut branches = self.hub.branches();
+        if branches.is_empty() {
+            return;
+        }
+        let Ok(name) = BranchName::new(name) else {
+            return;
+        };
+        if let Some(watched) = branches.get_mut(&name) {
+            watched.told += 1;
+            for log in &watched.logs {
+                log.tell(head);
+            }
+        }
+    }
+
+    /// Returns how many readers wait for changes of branches.
+    pub fn readers(&self) -> usize {
+        let branches = self.hub.branches();
+        branches.values().map(|watched| watched.readers).sum()
     }
 
     /// Tells whether a head went elsewhere than to a child of the one before:

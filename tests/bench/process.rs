@@ -79,9 +79,9 @@ pub fn tx(place: &Place, report: &mut Report) {
                 .env("DK_STORE", ours.path());
             run(&mut command)
         },
-        || plumbing.commit(),
+        || plumbing.transaction(),
     );
-    let peer = Some(("git plumbing, core.fsync=all", peer.p50()));
+    let peer = Some(("git plumbing with a ref for it, core.fsync=all", peer.p50()));
     report.times("tx", dk.p50(), peer, Need::AtMost(1.0 / 3.0));
 }
 

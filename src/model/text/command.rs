@@ -200,6 +200,8 @@ impl CollectTransactions {
 pub struct Identification {
     /// Of the program.
     pub version: String,
+    /// Tells the store from every other; nothing for one in memory.
+    pub id: Option<String>,
     pub hash: HashKind,
     pub read_only: bool,
     /// Who commits when nobody is named.
@@ -207,10 +209,12 @@ pub struct Identification {
 }
 
 impl Identification {
-    /// Prints `{"version", "hash", "read_only", "name", "email"}` and a newline.
+    /// Prints `{"version", "id", "hash", "read_only", "name", "email"}` and a
+    /// newline.
     pub fn write(&self) -> String {
         let value = serde_json::json!({
             "version": self.version,
+            "id": self.id,
             "hash": self.hash.name(),
             "read_only": self.read_only,
             "name": self.identity.name,
@@ -225,6 +229,7 @@ impl Identification {
         let hash = string("hash")?;
         Some(Self {
             version: string("version")?,
+            id: string("id"),
             hash: [HashKind::Sha1, HashKind::Sha256]
                 .into_iter()
                 .find(|kind| kind.name() == hash)?,
@@ -313,6 +318,7 @@ mod tests {
     fn a_store_tells_of_itself() {
         let told = Identification {
             version: "1".into(),
+            id: Some("x y".into()),
             hash: HashKind::Sha256,
             read_only: true,
             identity: Identity {

@@ -10,6 +10,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
+use crate::metrics::metrics;
+
 /// Threads beside the caller's.
 const MOST: usize = 16;
 
@@ -38,6 +40,7 @@ impl Crew {
 
     /// Syncs all files and waits for it. A failure comes with the file's number.
     pub fn sync(&self, files: Vec<File>) -> Result<(), (usize, io::Error)> {
+        metrics().fsyncs.inc_by(files.len() as u64);
         let mut files = files.into_iter().enumerate();
         let Some((_, first)) = files.next() else {
             return Ok(());

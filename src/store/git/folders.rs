@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::metrics::metrics;
 use crate::store::{Error, Result};
 
 /// Creates a file that was not there, as open to others as its directory is:
@@ -46,6 +47,7 @@ pub(super) fn make_dirs(dir: &Path) -> Result<Vec<PathBuf>> {
 
 /// Makes the names in a directory durable.
 pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
+    metrics().fsyncs.inc();
     File::open(dir)?.sync_all()
 }
 

@@ -34,6 +34,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::metrics::metrics;
 use crate::store::{Error, Result};
 
 use super::claim::recorded;
@@ -175,6 +176,7 @@ impl Locks {
         let mut file = create_new(path)?;
         file.write_all(content)?;
         if self.sync && !content.is_empty() {
+            metrics().fsyncs.inc();
             file.sync_all()?;
         }
         Ok(file)
@@ -236,7 +238,11 @@ impl Locks {
         let made = file.metadata().and_then(|made| {
             writeln!(noted, "{}", made.ino())?;
             file.write_all(&content)?;
-            if self.sync { file.sync_all() } else { Ok(()) }
+            if !self.sync {
+                return Ok(());
+            }
+            metrics().fsyncs.inc();
+            file.sync_all()
         });
         made.map_err(failed())?;
         Ok(Taken::Yes(lock))

@@ -11,6 +11,7 @@
 //! reads committed. Whoever finds it in between looks whether the branch has
 //! the commit.
 
+mod amend;
 mod record;
 
 use std::time::Duration;

@@ -1,0 +1,463 @@
+//! Changes: requests that are sent as one text to a call file.
+//!
+//! A thread where blocking is allowed prints the request, block by block,
+//! through a channel of two; this side sends the blocks with as many
+//! unanswered as the connection allows. The last block has the last line, and
+//! with it goes the read of the result, so that a small change is one round
+//! trip. Until it is sent, nothing has happened; after that a lost connection
+//! means that nobody knows.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
+
+use crate::client::*;
+use crate::model::Kind;
+use crate::model::text::apply::{Finish, Head, PrintError, write_edit, write_finish, write_head};
+use crate::model::text::{read_merged, take_transaction};
+use crate::ninep::client::{self as ninep, File, Ticket};
+
+use super::failure::{self, Context};
+use super::link::Session;
+use super::{Remote, TRIES, WHOLE, one_id};
+
+/// Bytes of a request that are sent together.
+const BLOCK: usize = 256 << 10;
+
+/// Where a request goes.
+struct Call<'a> {
+    dir: &'static str,
+    name: Vec<u8>,
+    /// The directory may have to be made.
+    make: bool,
+    file: &'static str,
+    head: Head,
+    edits: Option<Edits>,
+    finish: Finish,
+    what: &'a Context,
+}
+
+/// A block of a request; the last one completes it.
+enum Block {
+    More(Bytes),
+    Last(Bytes),
+}
+
+/// Why the thread that prints ended early.
+enum Ended {
+    /// Nobody takes its blocks any more: they know why.
+    Unwanted,
+    Failed(Error),
+}
+
+impl Remote {
+    pub(super) async fn commit_edits(
+        &self,
+        branch: &BranchName,
+        edits: Edits,
+        mut options: CommitOptions,
+    ) -> Result<ObjectId> {
+        options.author = self.author(options.author);
+        let what = Context::change(format!("{branch} was changed"));
+        let head = Head {
+            options,
+            ..Head::default()
+        };
+        let call = Call {
+            dir: "branch",
+            name: Self::element(branch),
+            make: true,
+            file: "apply",
+            head,
+            edits: Some(edits),
+            finish: Finish::Commit,
+            what: &what,
+        };
+        one_id(&self.call(call).await?)
+    }
+
+    pub(super) async fn merge_branch(
+        &self,
+        branch: &BranchName,
+        theirs: ObjectId,
+        mut options: MergeOptions,
+    ) -> Result<Merged> {
+        options.commit.author = self.author(options.commit.author);
+        let what = Context::change(format!("{theirs} was merged into {branch}"));
+        let head = Head {
+            theirs: Some(theirs),
+            favour: options.favour,
+            dry_run: options.dry_run,
+            options: options.commit,
+            ..Head::default()
+        };
+        let call = Call {
+            dir: "branch",
+            name: Self::element(branch),
+            make: true,
+            file: "merge",
+            head,
+            edits: None,
+            finish: Finish::Done,
+            what: &what,
+        };
+        let text = self.call(call).await?;
+        read_merged(&text).ok_or_else(|| failure::nonsense("a merge"))
+    }
+
+    pub(super) async fn begin_transaction(
+        &self,
+        branch: &BranchName,
+        from: Option<ObjectId>,
+        name: Option<TransactionId>,
+        author: Option<Signature>,
+    ) -> Result<Transaction> {
+        let what = Context::change(format!("a transaction on {branch} was begun"));
+        let mut head = Head {
+            from,
+            name,
+            ..Head::default()
+        };
+        head.options.author = self.author(author);
+        let call = Call {
+            dir: "branch",
+            name: Self::element(branch),
+            make: true,
+            file: "begin",
+            head,
+            edits: None,
+            finish: Finish::Done,
+            what: &what,
+        };
+        transaction(&self.call(call).await?)
+    }
+
+    /// Sends a request to a transaction.
+    async fn apply(
+        &self,
+        tx: &TransactionId,
+        (head, edits, finish): (Head, Option<Edits>, Finish),
+        what: &Context,
+    ) -> Result<Vec<u8>> {
+        let call = Call {
+            dir: "tx",
+            name: tx.as_str().into(),
+            make: false,
+            file: "apply",
+            head,
+            edits,
+            finish,
+            what,
+        };
+        self.call(call).await
+    }
+
+    pub(super) async fn edit_transaction(
+        &self,
+        tx: &TransactionId,
+        edits: Edits,
+    ) -> Result<Transaction> {
+        let what = Context::change(format!("transaction {tx} was changed"));
+        let request = (Head::default(), Some(edits), Finish::Done);
+        transaction(&self.apply(tx, request, &what).await?)
+    }
+
+    pub(super) async fn resolve_conflicts(
+        &self,
+        tx: &TransactionId,
+        paths: &[TreePath],
+        side: Side,
+    ) -> Result<Transaction> {
+        let what = Context::change(format!("conflicts of transaction {tx} were resolved"));
+        let head = Head {
+            resolve: Some((side, paths.to_vec())),
+            ..Head::default()
+        };
+        transaction(&self.apply(tx, (head, None, Finish::Done), &what).await?)
+    }
+
+    pub(super) async fn set_transaction(
+        &self,
+        tx: &TransactionId,
+        message: Option<Vec<u8>>,
+        parents: Option<Vec<ObjectId>>,
+    ) -> Result<Transaction> {
+        let what = Context::change(format!("transaction {tx} was changed"));
+        let mut head = Head {
+            parents,
+            ..Head::default()
+        };
+        head.options.message = message;
+        transaction(&self.apply(tx, (head, None, Finish::Done), &what).await?)
+    }
+
+    pub(super) async fn commit_transaction(
+        &self,
+        tx: &TransactionId,
+        options: CommitOptions,
+    ) -> Result<ObjectId> {
+        let what = Context::change(format!("transaction {tx} was committed"));
+        // Asked again, a transaction that went through says so and does
+        // nothing; one that is kept open would be committed once more.
+        let mut tries = if options.keep { 0 } else { TRIES };
+        loop {
+            let head = Head {
+                options: options.clone(),
+                ..Head::default()
+            };
+            let asked = self.apply(tx, (head, None, Finish::Commit), &what).await;
+            match asked {
+                Err(error) if tries > 0 && failure::is_unknown(&error) => {
+                    tries -= 1;
+                    // Fails where no connection can be had any more.
+                    if self.core.session().await.is_err() {
+                        return Err(error);
+                    }
+                }
+                result => return one_id(&result?),
+            }
+        }
+    }
+
+    /// Reads the record of a transaction.
+    pub(super) async fn meta(&self, name: &[u8]) -> Result<Transaction> {
+        let what = Context::file("tx", name);
+        let name = std::sync::Arc::new(name.to_vec());
+        let text = self.ask(what, move |session| {
+            let name = name.clone();
+            async move {
+                let file = session.open("tx", &[&name, b"meta"], 0).await?;
+                file.whole(0, WHOLE).await
+            }
+        });
+        transaction(&text.await?)
+    }
+
+    /// Sends a request; returns its result.
+    async fn call(&self, call: Call<'_>) -> Result<Vec<u8>> {
+        let what = call.what.clone();
+        let session = self.core.session().await?;
+        let mut complete = false;
+        match send(&session, call, &mut complete).await {
+            Ok(result) => Ok(result),
+            Err(Failed::Here(error)) => Err(error),
+            Err(Failed::There(error)) if error.lost && complete => {
+                Err(self.core.unknown(&what, &error))
+            }
+            Err(Failed::There(error)) if error.lost => {
+                Err(failure::not_done(&self.core.url, &error))
+            }
+            Err(Failed::There(error)) => Err(self.core.error(&what, error)),
+        }
+    }
+}
+
+fn transaction(text: &[u8]) -> Result<Transaction> {
+    let record = take_transaction(&mut &text[..]).ok().flatten();
+    record.ok_or_else(|| failure::nonsense("a transaction"))
+}
+
+/// Who failed.
+enum Failed {
+    Here(Error),
+    There(ninep::Error),
+}
+
+impl From<ninep::Error> for Failed {
+    fn from(error: ninep::Error) -> Self {
+        Self::There(error)
+    }
+}
+
+async fn send(session: &Session, call: Call<'_>, complete: &mut bool) -> Result<Vec<u8>, Failed> {
+    let mut opened = session
+        .open_in(call.dir, &call.name, call.make, call.file)
+        .await?;
+    let size = BLOCK.min(session.connection.unit() as usize);
+    let (sender, mut blocks) = mpsc::channel(2);
+    let (head, edits, finish) = (call.head, call.edits, call.finish);
+    let printing = spawn_blocking(move || print(sender, size, head, edits, finish));
+    let mut under_way = VecDeque::new();
+    let mut at = 0;
+    loop {
+        let block = tokio::select! {
+            biased;
+            answer = first(&mut under_way) => {
+                if let Err(error) = answer {
+                    return Err(why(&mut opened, error).await.into());
+                }
+                continue;
+            }
+            block = blocks.recv() => block,
+        };
+        let (block, last) = match block {
+            Some(Block::More(block)) => (block, false),
+            Some(Block::Last(block)) => (block, true),
+            None => break,
+        };
+        let count = block.len() as u32;
+        *complete = last;
+        under_way.push_back((count, opened.file.write(at, block).await?));
+        at += u64::from(count);
+        if last {
+            return result(opened, under_way).await;
+        }
+    }
+    // Dropping the file says that there will be no last line.
+    match printing.await {
+        Ok(Err(Ended::Failed(error))) => Err(Failed::Here(error)),
+        Ok(_) => Err(Failed::Here(Error::new(
+            Kind::Invalid,
+            "an edit was refused",
+        ))),
+        Err(failed) => match failed.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => {
+                let message = "the runtime is shutting down";
+                Err(Failed::Here(Error::new(Kind::Interrupted, message)))
+            }
+        },
+    }
+}
+
+/// Takes the answer to the first write; waits for ever where there is none.
+async fn first(under_way: &mut VecDeque<(u32, Ticket)>) -> ninep::Result<()> {
+    match under_way.front_mut() {
+        None => std::future::pending().await,
+        Some((count, ticket)) => {
+            let answer = (&mut *ticket).await;
+            let count = *count;
+            under_way.pop_front();
+            ninep::written(answer?, count)
+        }
+    }
+}
+
+/// Returns why a write failed: perhaps the file could not be opened.
+async fn why(opened: &mut super::link::Made, error: ninep::Error) -> ninep::Error {
+    match opened.ready().await {
+        Err(first) => first,
+        Ok(()) => error,
+    }
+}
+
+/// Takes the answers that are still to come, and the result.
+async fn result(
+    mut opened: super::link::Made,
+    mut under_way: VecDeque<(u32, Ticket)>,
+) -> Result<Vec<u8>, Failed> {
+    let count = opened.file.unit().min(64 << 10);
+    let read = opened.file.read(0, count).await?;
+    while !under_way.is_empty() {
+        if let Err(error) = first(&mut under_way).await {
+            read.ignore();
+            return Err(why(&mut opened, error).await.into());
+        }
+    }
+    let file: &File = &opened.file;
+    let mut data = read.data(count).await?;
+    let mut all = data.to_vec();
+    while data.len() == count as usize && all.len() < WHOLE {
+        let more = file.read(all.len() as u64, count).await?;
+        data = more.data(count).await?;
+        all.extend_from_slice(&data);
+    }
+    Ok(all)
+}
+
+/// Prints a request, block by block.
+fn print(
+    sender: mpsc::Sender<Block>,
+    size: usize,
+    head: Head,
+    edits: Option<Edits>,
+    finish: Finish,
+) -> Result<(), Ended> {
+    let mut printer = Printer {
+        out: Blocks {
+            sender,
+            size,
+            block: Vec::new(),
+        },
+        failed: None,
+    };
+    let unwanted = |_| Ended::Unwanted;
+    write_head(&mut printer.out, &head).map_err(unwanted)?;
+    if let Some(edits) = edits {
+        match edits(&mut printer) {
+            Err(Stop::Source(error)) => return Err(Ended::Failed(failure::source(error))),
+            result if result.is_err() || printer.failed.is_some() => {
+                return Err(printer.failed.take().unwrap_or(Ended::Unwanted));
+            }
+            _ => {}
+        }
+    }
+    write_finish(&mut printer.out, finish).map_err(unwanted)?;
+    printer.out.finish().map_err(unwanted)
+}
+
+/// Takes edits, and prints them.
+struct Printer {
+    out: Blocks,
+    failed: Option<Ended>,
+}
+
+impl Sink for Printer {
+    fn edit(&mut self, edit: Edit<'_>) -> Result<(), Stop> {
+        if self.failed.is_some() {
+            return Err(Stop::Sink);
+        }
+        let failed = match write_edit(&mut self.out, edit) {
+            Ok(()) => return Ok(()),
+            Err(PrintError::Out(_)) => Ended::Unwanted,
+            Err(PrintError::Content { path, error }) => {
+                Ended::Failed(failure::content(&path, &error))
+            }
+            Err(PrintError::Length { path }) => {
+                let message = format!("the content of {path} changed its length while it was read");
+                Ended::Failed(Error::new(Kind::Invalid, message))
+            }
+        };
+        self.failed = Some(failed);
+        Err(Stop::Sink)
+    }
+}
+
+/// Text gathered into blocks.
+struct Blocks {
+    sender: mpsc::Sender<Block>,
+    size: usize,
+    block: Vec<u8>,
+}
+
+impl Blocks {
+    fn send(&self, block: Block) -> io::Result<()> {
+        let sent = self.sender.blocking_send(block);
+        sent.map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn finish(mut self) -> io::Result<()> {
+        let block = std::mem::take(&mut self.block);
+        self.send(Block::Last(block.into()))
+    }
+}
+
+impl Write for Blocks {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        if self.block.len() >= self.size {
+            // There is always something left for the last block.
+            let block = std::mem::take(&mut self.block);
+            self.send(Block::More(block.into()))?;
+        }
+        let count = data.len().min(self.size - self.block.len());
+        self.block.extend_from_slice(&data[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,169 @@
+//! Reading blobs by position, of any length.
+//!
+//! Small ones come from a cache that all readers share. A large one is
+//! streamed from the store by each reader, who begins anew to go back. How
+//! many readers keep such a stream between two reads is bounded.
+
+use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+
+use crate::model::ObjectId;
+use crate::store::{self, Store, face};
+
+use super::files::{range, slice};
+use super::node::Result;
+
+/// Content up to this length is kept whole.
+const SMALL: u64 = 256 << 10;
+/// Bytes of small content kept.
+const CACHE: u64 = 32 << 20;
+/// Streams kept between two reads.
+const READERS: usize = 256;
+
+#[derive(Clone)]
+struct Length;
+
+impl Weighter<ObjectId, Bytes> for Length {
+    fn weight(&self, _: &ObjectId, content: &Bytes) -> u64 {
+        content.len() as u64 + 64
+    }
+}
+
+/// What all readers of blobs share.
+pub struct Blobs {
+    store: Arc<Store>,
+    cache: Cache<ObjectId, Bytes, Length>,
+    readers: Arc<AtomicUsize>,
+}
+
+/// One reader's stream; nothing for a small blob.
+#[derive(Default)]
+pub struct Reader(Option<Kept>);
+
+struct Kept {
+    id: ObjectId,
+    at: u64,
+    size: u64,
+    stream: Box<dyn Read + Send>,
+    counted: Counted,
+}
+
+/// Counts a stream for as long as it lives.
+struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Blobs {
+    pub fn new(store: Arc<Store>) -> Self {
+        let options = quick_cache::OptionsBuilder::new()
+            .estimated_items_capacity(4096)
+            .weight_capacity(CACHE)
+            .shards(16)
+            .build()
+            .expect("both capacities are given");
+        Self {
+            store,
+            cache: Cache::with_options(options, Length, Default::default(), Default::default()),
+            readers: Arc::default(),
+        }
+    }
+
+    /// Returns how many blobs are in memory, and their bytes.
+    pub fn cached(&self) -> (usize, u64) {
+        (self.cache.len(), self.cache.weight())
+    }
+
+    /// Returns how many streams are kept.
+    pub fn streams(&self) -> usize {
+        self.readers.load(Ordering::Acquire)
+    }
+
+    /// Returns a blob's length.
+    pub async fn size(&self, id: &ObjectId) -> Result<u64> {
+        if let Some(content) = self.cache.get(id) {
+            return Ok(content.len() as u64);
+        }
+        let id = *id;
+        Ok(face::run(&self.store, move |store| store.objects.size(&id)).await?)
+    }
+
+    /// Reads a blob at a position. A read that is cancelled makes the next one
+    /// begin anew.
+    pub async fn read(
+        &self,
+        id: &ObjectId,
+        reader: &mut Reader,
+        offset: u64,
+        count: u32,
+    ) -> Result<Bytes> {
+        if let Some(content) = self.cache.get(id) {
+            return slice(&content, offset, count);
+        }
+        let kept = reader.0.take().filter(|kept| kept.id == *id);
+        let id = *id;
+        let readers = self.readers.clone();
+        let work = move |store: &Arc<Store>| -> store::Result<_> {
+            let size = match &kept {
+                Some(kept) => kept.size,
+                None => store.objects.size(&id)?,
+            };
+            if size <= SMALL {
+                return Ok(Found::Small(store.objects.blob(&id)?.into()));
+            }
+            let (start, end) = match range(size, offset, count) {
+                Ok(range) => range,
+                Err(refused) => return Ok(Found::Refused(refused)),
+            };
+            let mut kept = match kept.filter(|kept| kept.at <= start) {
+                Some(kept) => kept,
+                None => {
+                    readers.fetch_add(1, Ordering::AcqRel);
+                    let counted = Counted(readers);
+                    let stream = store.objects.open(&id)?;
+                    Kept {
+                        id,
+                        at: 0,
+                        size,
+                        stream,
+                        counted,
+                    }
+                }
+            };
+            let failed = || store::Error::io(format!("cannot read blob {id}"));
+            let skipped = (&mut kept.stream).take(start - kept.at);
+            std::io::copy(&mut { skipped }, &mut std::io::sink()).map_err(failed())?;
+            let mut data = vec![0; (end - start) as usize];
+            kept.stream.read_exact(&mut data).map_err(failed())?;
+            kept.at = end;
+            let many = kept.counted.0.load(Ordering::Acquire) > READERS;
+            let kept = (end < size && !many).then_some(kept);
+            Ok(Found::Part(data.into(), kept))
+        };
+        match face::run(&self.store, work).await? {
+            Found::Refused(refused) => Err(refused),
+            Found::Part(data, kept) => {
+                reader.0 = kept;
+                Ok(data)
+            }
+            Found::Small(content) => {
+                self.cache.insert(id, content.clone());
+                slice(&content, offset, count)
+            }
+        }
+    }
+}
+
+enum Found {
+    Small(Bytes),
+    Part(Bytes, Option<Kept>),
+    Refused(super::node::Error),
+}

@@ -1,0 +1,61 @@
+//! Bytes that come in pieces and are needed as a whole later: in memory at
+//! first, then in a temporary file, so that any length may come.
+//!
+//! No thread waits for whoever sends them.
+
+use std::fs::File;
+use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
+
+use bytes::Bytes;
+
+use crate::store;
+
+/// Bytes kept in memory.
+const MEMORY: usize = 1 << 20;
+
+/// What came so far.
+#[derive(Default)]
+pub struct Spool {
+    memory: Vec<u8>,
+    file: Option<File>,
+}
+
+fn failed() -> impl FnOnce(io::Error) -> store::Error {
+    store::Error::io("cannot use a temporary file")
+}
+
+impl Spool {
+    /// Tells whether adding this much needs a thread that may block.
+    pub fn is_slow(&self, more: usize) -> bool {
+        self.file.is_some() || self.memory.len() + more > MEMORY
+    }
+
+    /// Adds a piece. May block where [`Spool::is_slow`] says so.
+    pub fn add(&mut self, piece: &Bytes) -> store::Result<()> {
+        if !self.is_slow(piece.len()) {
+            self.memory.extend_from_slice(piece);
+            return Ok(());
+        }
+        if self.file.is_none() {
+            let mut file = tempfile::tempfile().map_err(failed())?;
+            file.write_all(&std::mem::take(&mut self.memory))
+                .map_err(failed())?;
+            self.file = Some(file);
+        }
+        match &mut self.file {
+            Some(file) => file.write_all(piece).map_err(failed()),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads it from its beginning.
+    pub fn into_reader(self) -> store::Result<Box<dyn Read + Send>> {
+        match self.file {
+            None => Ok(Box::new(io::Cursor::new(self.memory))),
+            Some(mut file) => {
+                file.seek(SeekFrom::Start(0)).map_err(failed())?;
+                Ok(Box::new(file))
+            }
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The 9P server, asked in raw messages: flush, order, walks, what each
+//! dialect may do, and clients that mean no good.
+
+mod flushing;
+mod hostile;
+mod linux;
+mod old;
+mod order;
+pub mod peer;
+mod starting;
+pub mod toy;
