@@ -1,6 +1,9 @@
 //! GitHub's state kept in a branch, both ways.
 
 pub mod api;
+pub mod auth;
 pub mod capabilities;
+pub mod http;
 pub mod plan;
 pub mod sync;
+mod wire;

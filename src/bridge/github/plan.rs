@@ -11,6 +11,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use sha2::{Digest as _, Sha256};
+
 use super::capabilities::{Capabilities, Ops, Resource};
 use crate::forge::{Comment, Context, Id, Pr, RefName, Repo, Sha, Snapshot, Status};
 
@@ -87,11 +89,16 @@ pub fn plan(caps: &Capabilities, sides: &Sides<'_>) -> Plan {
                         .push(Push::Pr(repo.clone(), *number, merged.clone()));
                 }
                 if caps.on(&Resource::Comment).writes() {
+                    // One that was posted right before a crash is there already.
+                    let posted = |comment: &Comment| {
+                        let marked = marked(repo, *number, comment);
+                        forge.comments.iter().any(|there| there.body == marked)
+                    };
                     let new = branch
                         .comments
                         .iter()
                         .skip(1)
-                        .filter(|comment| comment.id == 0);
+                        .filter(|comment| comment.id == 0 && !posted(comment));
                     let push =
                         |comment: &Comment| Push::Comment(repo.clone(), *number, comment.clone());
                     plan.pushes.extend(new.map(push));
@@ -237,6 +244,21 @@ fn merge_pr(rule: Rule, branch: &Pr, forge: &Pr, agreed: Option<&Pr>) -> Pr {
         merged.base = branch.base.clone();
     }
     merged
+}
+
+/// Returns what is posted: the comment, and a mark nobody sees that tells it
+/// from every other.
+pub fn marked(repo: &Repo, number: u64, comment: &Comment) -> Vec<u8> {
+    let mut hash = Sha256::new();
+    hash.update(format!("{repo} {number}\0"));
+    hash.update(&comment.body);
+    let mark: String = hash.finalize()[..8]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let mut body = comment.body.clone();
+    body.extend_from_slice(format!("\n\n<!-- dk {mark} -->").as_bytes());
+    body
 }
 
 fn keys<'a, K: Ord, V>(a: &'a BTreeMap<K, V>, b: &'a BTreeMap<K, V>) -> BTreeSet<&'a K> {

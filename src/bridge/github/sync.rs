@@ -15,7 +15,7 @@ use futures_util::StreamExt as _;
 
 use super::api::{self, Api, Event};
 use super::capabilities::{Capabilities, Resource};
-use super::plan::{Plan, Push, Sides, plan};
+use super::plan::{Plan, Push, Sides, marked, plan};
 use crate::client::{Client, CommitOptions, Empty, Error, Expect, Result};
 use crate::forge::layout::{Put, Reader, change};
 use crate::forge::{Difference, Id, PrState, Repo, Snapshot};
@@ -367,7 +367,8 @@ impl Sync {
             Push::Comment(repo, id, comment) => {
                 let posted = crate::forge::Comment {
                     id: number.unwrap_or_default(),
-                    ..comment.clone()
+                    user: comment.user.clone(),
+                    body: marked(repo, *id, comment),
                 };
                 for side in [&mut self.forge, &mut plan.wanted] {
                     if let Some(pr) = side.prs.get_mut(&(repo.clone(), *id)) {
