@@ -5,6 +5,7 @@
 
 mod aftermath;
 mod bridge_github;
+mod bridge_webhooks;
 mod cli_branch;
 mod cli_bridge_local;
 mod cli_completions;

@@ -40,6 +40,10 @@ pub trait Api: Send + Sync {
     /// Returns one pull request, with its comments; `None` where there is none.
     async fn pull(&self, repo: &Repo, number: u64) -> Result<Option<Pr>>;
 
+    /// Completes a pull request an event told of with what events leave out:
+    /// its comments and reviews.
+    async fn complete(&self, repo: &Repo, number: u64, pr: Pr) -> Result<Pr>;
+
     /// Returns branches (`heads/…`) and tags (`tags/…`) with the commits they
     /// lead to; what leads to none is left out.
     async fn refs(&self, repo: &Repo) -> Result<BTreeMap<RefName, Sha>>;
@@ -58,6 +62,8 @@ pub trait Api: Send + Sync {
 pub enum Event {
     /// A pull request as it is now; its comments are asked for.
     Pr(Repo, u64, Pr),
+    /// Something about a pull request, which is asked for.
+    Look(Repo, u64),
     /// A ref as it is now; `None`: deleted.
     Ref(Repo, RefName, Option<Sha>),
     Status(Repo, Sha, Context, Status),
@@ -66,7 +72,10 @@ pub enum Event {
 impl Event {
     pub fn repo(&self) -> &Repo {
         match self {
-            Self::Pr(repo, ..) | Self::Ref(repo, ..) | Self::Status(repo, ..) => repo,
+            Self::Pr(repo, ..)
+            | Self::Look(repo, _)
+            | Self::Ref(repo, ..)
+            | Self::Status(repo, ..) => repo,
         }
     }
 }

@@ -319,16 +319,6 @@ impl Http {
         sent.map(|(_, _, body)| body)
     }
 
-    /// Completes a pull request with what other calls tell.
-    async fn whole(&self, repo: &Repo, pull: wire::Pull) -> Result<(u64, Pr)> {
-        let number = pull.number;
-        let comments = self
-            .list(repo, &format!("issues/{number}/comments"))
-            .await?;
-        let reviews = self.list(repo, &format!("pulls/{number}/reviews")).await?;
-        Ok((number, pull.whole(comments, reviews)))
-    }
-
     /// Moves a ref, or makes it.
     async fn set_ref(&self, repo: &Repo, name: &RefName, sha: &str) -> Result<()> {
         let path = format!("git/refs/{}", segments(name));
@@ -352,7 +342,10 @@ impl Api for Http {
     async fn pulls(&self, repo: &Repo) -> Result<BTreeMap<u64, Pr>> {
         use futures_util::{StreamExt as _, TryStreamExt as _};
         let pulls: Vec<wire::Pull> = self.list(repo, "pulls?state=open").await?;
-        let whole = pulls.into_iter().map(|pull| self.whole(repo, pull));
+        let whole = pulls.into_iter().map(|pull| async move {
+            let pr = self.complete(repo, pull.number, pull.read()).await?;
+            Ok((pull.number, pr))
+        });
         futures_util::stream::iter(whole)
             .buffer_unordered(AT_ONCE)
             .try_collect()
@@ -360,11 +353,22 @@ impl Api for Http {
     }
 
     async fn pull(&self, repo: &Repo, number: u64) -> Result<Option<Pr>> {
-        match self.get(repo, &format!("pulls/{number}")).await {
-            Ok(pull) => Ok(Some(self.whole(repo, pull).await?.1)),
+        match self
+            .get::<wire::Pull>(repo, &format!("pulls/{number}"))
+            .await
+        {
+            Ok(pull) => Ok(Some(self.complete(repo, number, pull.read()).await?)),
             Err(Error::Missing(_)) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    async fn complete(&self, repo: &Repo, number: u64, pr: Pr) -> Result<Pr> {
+        let comments = self
+            .list(repo, &format!("issues/{number}/comments"))
+            .await?;
+        let reviews = self.list(repo, &format!("pulls/{number}/reviews")).await?;
+        Ok(wire::complete(pr, comments, reviews))
     }
 
     async fn refs(&self, repo: &Repo) -> Result<BTreeMap<RefName, Sha>> {

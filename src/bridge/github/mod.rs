@@ -6,4 +6,5 @@ pub mod capabilities;
 pub mod http;
 pub mod plan;
 pub mod sync;
+pub mod webhook;
 mod wire;

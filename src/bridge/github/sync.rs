@@ -18,7 +18,7 @@ use super::capabilities::{Capabilities, Resource};
 use super::plan::{Plan, Push, Sides, marked, plan};
 use crate::client::{Client, CommitOptions, Empty, Error, Expect, Result};
 use crate::forge::layout::{Put, Reader, change};
-use crate::forge::{Difference, Id, PrState, Repo, Snapshot};
+use crate::forge::{Difference, Id, Pr, PrState, Repo, Snapshot};
 use crate::model::{BranchName, Kind, ObjectId};
 
 /// Repositories read at the same time.
@@ -224,15 +224,7 @@ impl Sync {
             if !self.known.contains(&repo) || !self.can(&Resource::Pr).reads() {
                 continue;
             }
-            match self.api.pull(&repo, number).await {
-                Ok(found) => {
-                    self.forge.remove(&Id::Pr(repo.clone(), number));
-                    if let Some(pr) = found {
-                        self.forge.add_pr(&repo, number, pr);
-                    }
-                }
-                Err(error) => tracing::warn!(target: "bridge", "{repo} {number}: {error}"),
-            }
+            self.look(&repo, number).await;
         }
         for (repo, name) in refs {
             if !self.known.contains(&repo) || !self.can(&Resource::Ref).reads() {
@@ -247,6 +239,19 @@ impl Sync {
                 }
                 Err(error) => tracing::warn!(target: "bridge", "{repo} {name}: {error}"),
             }
+        }
+    }
+
+    /// Reads one pull request.
+    async fn look(&mut self, repo: &Repo, number: u64) {
+        match self.api.pull(repo, number).await {
+            Ok(found) => {
+                self.forge.remove(&Id::Pr(repo.clone(), number));
+                if let Some(pr) = found {
+                    self.forge.add_pr(repo, number, pr);
+                }
+            }
+            Err(error) => tracing::warn!(target: "bridge", "{repo} {number}: {error}"),
         }
     }
 
@@ -283,7 +288,22 @@ impl Sync {
         for event in events {
             match event {
                 Event::Pr(repo, number, pr) if self.can(&Resource::Pr).reads() => {
+                    let known = self.forge.prs.get(&(repo.clone(), number));
+                    let comments = known.map(|pr| pr.comments.clone());
+                    let pr = match self.api.complete(&repo, number, pr.clone()).await {
+                        Ok(pr) => pr,
+                        Err(error) => {
+                            tracing::warn!(target: "bridge", "{repo} {number}: {error}");
+                            Pr {
+                                comments: comments.unwrap_or_default(),
+                                ..pr
+                            }
+                        }
+                    };
                     self.forge.add_pr(&repo, number, pr);
+                }
+                Event::Look(repo, number) if self.can(&Resource::Pr).reads() => {
+                    self.look(&repo, number).await;
                 }
                 Event::Ref(repo, name, head) if self.can(&Resource::Ref).reads() => match head {
                     Some(head) => self.forge.add_ref(&repo, &name, head),

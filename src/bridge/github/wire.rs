@@ -76,7 +76,7 @@ fn login(user: Option<&User>) -> String {
 }
 
 impl Pull {
-    /// The pull request without what other calls tell.
+    /// The pull request with its description, without what other calls tell.
     pub fn read(&self) -> Pr {
         let state = match self.state.as_str() {
             "open" => PrState::Open,
@@ -98,41 +98,41 @@ impl Pull {
             .filter(|name| !name.is_empty() && !name.contains('\n'))
             .collect();
         pr.labels.sort();
-        pr
-    }
-
-    /// The pull request with its description, its comments and what reviews
-    /// came to: the latest of each reviewer counts.
-    pub fn whole(self, comments: Vec<IssueComment>, reviews: Vec<Review>) -> Pr {
-        let mut pr = self.read();
         pr.comments.push(Comment {
             id: 0,
             user: pr.owner.clone(),
-            body: self.body.unwrap_or_default().into_bytes(),
+            body: self.body.clone().unwrap_or_default().into_bytes(),
         });
-        pr.comments
-            .extend(comments.into_iter().map(|comment| Comment {
-                id: comment.id,
-                user: login(comment.user.as_ref()),
-                body: comment.body.unwrap_or_default().into_bytes(),
-            }));
-        let mut latest = std::collections::BTreeMap::new();
-        for review in reviews {
-            let state = review.state.to_ascii_lowercase();
-            if matches!(
-                state.as_str(),
-                "approved" | "changes_requested" | "dismissed"
-            ) {
-                latest.insert(login(review.user.as_ref()), state);
-            }
-        }
-        let any = |state: &str| latest.values().any(|latest| latest == state);
-        pr.review = ["changes_requested", "approved"]
-            .into_iter()
-            .find(|state| any(state))
-            .map(Into::into);
         pr
     }
+}
+
+/// Adds the comments below the description, and what reviews came to: the
+/// latest of each reviewer counts.
+pub fn complete(mut pr: Pr, comments: Vec<IssueComment>, reviews: Vec<Review>) -> Pr {
+    pr.comments.truncate(1);
+    pr.comments
+        .extend(comments.into_iter().map(|comment| Comment {
+            id: comment.id,
+            user: login(comment.user.as_ref()),
+            body: comment.body.unwrap_or_default().into_bytes(),
+        }));
+    let mut latest = std::collections::BTreeMap::new();
+    for review in reviews {
+        let state = review.state.to_ascii_lowercase();
+        if matches!(
+            state.as_str(),
+            "approved" | "changes_requested" | "dismissed"
+        ) {
+            latest.insert(login(review.user.as_ref()), state);
+        }
+    }
+    let any = |state: &str| latest.values().any(|latest| latest == state);
+    pr.review = ["changes_requested", "approved"]
+        .into_iter()
+        .find(|state| any(state))
+        .map(Into::into);
+    pr
 }
 
 #[derive(Clone, Debug, Deserialize)]
