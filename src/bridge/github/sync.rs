@@ -13,13 +13,16 @@ use std::sync::Arc;
 
 use futures_util::StreamExt as _;
 
-use super::api::{self, Api, Event};
+use super::api::{self, Api};
 use super::capabilities::{Capabilities, Resource};
 use super::plan::{Plan, Push, Sides, marked, plan};
-use crate::client::{Client, CommitOptions, Empty, Error, Expect, Result};
+use super::read::{import, statuses};
+use crate::client::{
+    Client, CommitOptions, Empty, Error, Event, Expect, Records, Result, Since, WatchQuery,
+};
 use crate::forge::layout::{Put, Reader, change};
 use crate::forge::{Difference, Id, Pr, PrState, Repo, Snapshot};
-use crate::model::{BranchName, Kind, ObjectId};
+use crate::model::{BranchName, Kind, ObjectId, TreePath};
 
 /// Repositories read at the same time.
 const AT_ONCE: usize = 4;
@@ -96,9 +99,23 @@ impl Sync {
         Ok(())
     }
 
+    /// Tells when somebody else changes the branch.
+    pub fn watch(&self) -> Records<Event> {
+        self.client.watch(WatchQuery {
+            branch: self.options.branch.clone(),
+            path: TreePath::root(),
+            since: self
+                .reader
+                .at()
+                .map_or(Since::Beginning, |at| Since::Commit(*at)),
+            latest: true,
+            unchanged: false,
+        })
+    }
+
     /// Brings both sides together once. `everything`: repositories that are
     /// known are read again. `events` are used up unless this fails.
-    pub async fn sync(&mut self, everything: bool, events: &[Event]) -> Result<Outcome> {
+    pub async fn sync(&mut self, everything: bool, events: &[api::Event]) -> Result<Outcome> {
         let mut outcome = Outcome::default();
         let mut fresh = true;
         for _ in 0..TRIES {
@@ -260,16 +277,16 @@ impl Sync {
     }
 
     /// Takes in what happened, after the statuses of commits it brings.
-    async fn hear(&mut self, events: &[Event]) {
-        let followed = |event: &&Event| self.known.contains(event.repo());
-        let events: Vec<Event> = events.iter().filter(followed).cloned().collect();
+    async fn hear(&mut self, events: &[api::Event]) {
+        let followed = |event: &&api::Event| self.known.contains(event.repo());
+        let events: Vec<api::Event> = events.iter().filter(followed).cloned().collect();
         let mut heads = BTreeSet::new();
         for event in &events {
             match event {
-                Event::Pr(repo, _, pr) if pr.state == PrState::Open => {
+                api::Event::Pr(repo, _, pr) if pr.state == PrState::Open => {
                     heads.insert((repo.clone(), pr.head.clone()));
                 }
-                Event::Ref(repo, _, Some(head)) => {
+                api::Event::Ref(repo, _, Some(head)) => {
                     heads.insert((repo.clone(), head.clone()));
                 }
                 _ => (),
@@ -287,7 +304,7 @@ impl Sync {
         }
         for event in events {
             match event {
-                Event::Pr(repo, number, pr) if self.can(&Resource::Pr).reads() => {
+                api::Event::Pr(repo, number, pr) if self.can(&Resource::Pr).reads() => {
                     let known = self.forge.prs.get(&(repo.clone(), number));
                     let comments = known.map(|pr| pr.comments.clone());
                     let pr = match self.api.complete(&repo, number, pr.clone()).await {
@@ -302,14 +319,15 @@ impl Sync {
                     };
                     self.forge.add_pr(&repo, number, pr);
                 }
-                Event::Look(repo, number) if self.can(&Resource::Pr).reads() => {
+                api::Event::Look(repo, number) if self.can(&Resource::Pr).reads() => {
                     self.look(&repo, number).await;
                 }
-                Event::Ref(repo, name, head) if self.can(&Resource::Ref).reads() => match head {
+                api::Event::Ref(repo, name, head) if self.can(&Resource::Ref).reads() => match head
+                {
                     Some(head) => self.forge.add_ref(&repo, &name, head),
                     None => self.forge.remove(&Id::Ref(repo, name)),
                 },
-                Event::Status(repo, sha, context, status)
+                api::Event::Status(repo, sha, context, status)
                     if self.can(&Resource::Status(&context)).reads() =>
                 {
                     self.forge.add_status(&repo, &sha, &context, status);
@@ -493,47 +511,6 @@ impl Sync {
 
 fn own<K: Clone, V: Clone>((key, value): (&K, &V)) -> (K, V) {
     (key.clone(), value.clone())
-}
-
-/// Reads one repository, as far as is allowed.
-async fn import(api: &dyn Api, caps: &Capabilities, repo: &Repo) -> api::Result<Snapshot> {
-    let mut found = Snapshot::default();
-    found.add_repo(repo);
-    if caps.on(&Resource::Pr).reads() {
-        for (number, pr) in api.pulls(repo).await? {
-            found.add_pr(repo, number, pr);
-        }
-    }
-    if caps.on(&Resource::Ref).reads() {
-        for (name, head) in api.refs(repo).await? {
-            found.add_ref(repo, &name, head);
-        }
-    }
-    let heads = found.commits.iter().map(|(_, sha)| sha.as_str()).collect();
-    let statuses = statuses(api, caps, repo, heads).await?;
-    found.merge(statuses);
-    Ok(found)
-}
-
-/// Reads the statuses of commits, those that may be read.
-async fn statuses(
-    api: &dyn Api,
-    caps: &Capabilities,
-    repo: &Repo,
-    commits: BTreeSet<&str>,
-) -> api::Result<Snapshot> {
-    let mut found = Snapshot::default();
-    if !caps.on(&Resource::Commit).reads() {
-        return Ok(found);
-    }
-    for sha in commits {
-        for (context, status) in api.statuses(repo, sha).await? {
-            if caps.on(&Resource::Status(&context)).reads() {
-                found.add_status(repo, sha, &context, status);
-            }
-        }
-    }
-    Ok(found)
 }
 
 /// Says what a commit brings.
