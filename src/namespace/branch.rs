@@ -16,6 +16,7 @@ use crate::store::engine::HeadName;
 use crate::store::{self, Store};
 
 use super::entry::{Dir, Folder};
+use super::export::Export;
 use super::files::{Command, Status, lock};
 use super::node::{Call, Create, Error, Node, Result, Shape};
 use super::root::named;
@@ -243,6 +244,7 @@ const ENTRIES: &[(&[u8], Shape)] = &[
     (b"apply", Shape::File),
     (b"merge", Shape::File),
     (b"begin", Shape::File),
+    (b"export.tar", Shape::File),
 ];
 
 impl Branch {
@@ -434,6 +436,7 @@ impl Folder for Branch {
             b"apply" => at.file(name, calls::of_branch(world, cell, calls::edit)),
             b"merge" => at.file(name, calls::of_branch(world, cell, calls::merge)),
             b"begin" => at.file(name, calls::of_branch(world, cell, calls::begin)),
+            b"export.tar" => at.file(name, export(world, cell)),
             _ => return Err(failure::no_name(name)),
         })
     }
@@ -490,5 +493,14 @@ fn head(world: &Arc<World>, cell: &Arc<Cell>) -> Status {
             let head = world.run(move |store| store.head(&branch)).await?;
             Ok(live::head_line(head))
         })
+    })
+}
+
+/// `export.tar`, of the head when it is opened.
+fn export(world: &Arc<World>, cell: &Arc<Cell>) -> Export {
+    let (asked, cell) = (world.clone(), cell.clone());
+    Export::new(world, move || -> BoxFuture<'static, _> {
+        let (world, root) = (asked.clone(), live::HeadTree(cell.clone()));
+        Box::pin(async move { world.run(move |store| view::Root::now(&root, store)).await })
     })
 }

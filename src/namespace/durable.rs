@@ -16,14 +16,15 @@ use crate::model::{BranchName, ObjectId, State, Time, Transaction, TransactionId
 use crate::store::{self, Store};
 
 use super::branch::Cell;
+use super::control::{
+    Ctl, Sides, conflicts, list, moved, read_ctl, read_parents, read_who, side, status,
+};
 use super::entry::{self, COUNTED, Dir, key};
 use super::files::{Command, Computed, Fixed, Memory, Text, lock};
+use super::import::Import;
 use super::node::{Call, Create, Error, Node, Result, Shape};
 use super::rw::{self, Keeper, Space};
 use super::snapshots::{Diffs, parse_id};
-use super::transaction::{
-    Ctl, Sides, conflicts, list, moved, read_ctl, read_parents, read_who, side,
-};
 use super::{World, calls, failure, who};
 
 /// The transactions in somebody's hands.
@@ -60,6 +61,7 @@ struct Known {
 struct Files {
     ctl: Arc<Command>,
     merge: Arc<Command>,
+    import: Arc<Import>,
     texts: Vec<(&'static [u8], Arc<Memory>)>,
 }
 
@@ -248,6 +250,7 @@ impl Durable {
                 merge: self.command(|durable, call, text| {
                     Box::pin(async move { durable.merge(&call, &text).await })
                 }),
+                import: self.import(),
                 texts: vec![
                     text(b"msg", What::Message),
                     text(b"parents", What::Parents),
@@ -270,6 +273,26 @@ impl Durable {
             }
         };
         Arc::new(Command::new(command))
+    }
+
+    fn import(self: &Arc<Self>) -> Arc<Import> {
+        let durable = Arc::downgrade(self);
+        Import::new(
+            &self.world,
+            move |call, edits, _| -> BoxFuture<'static, Result<()>> {
+                let (durable, call) = (durable.upgrade(), call.clone());
+                Box::pin(async move {
+                    let durable = durable.ok_or_else(|| failure::no_entry("the transaction"))?;
+                    durable.sync(&call).await?;
+                    let id = durable.id.clone();
+                    let edit = move |store: &Arc<Store>| {
+                        store.tx_edit(&id, edits, Time::now())?;
+                        Ok(())
+                    };
+                    durable.world.change(&call, edit).await
+                })
+            },
+        )
     }
 
     /// Makes a file that tells something of what it is now.
@@ -462,6 +485,8 @@ const ENTRIES: &[(&[u8], Shape)] = &[
     (b"committer", Shape::File),
     (b"ctl", Shape::File),
     (b"diff", Shape::Dir),
+    (b"import", Shape::File),
+    (b"import.status", Shape::File),
     (b"merge", Shape::File),
     (b"meta", Shape::File),
     (b"msg", Shape::File),
@@ -527,6 +552,8 @@ impl entry::Folder for Entries {
                 };
                 at.dir(name, Diffs::new(&durable.world, Arc::new(now)))
             }
+            b"import" => at.shared_file(name, files.import.clone()),
+            b"import.status" => at.file(name, status(&files.import)),
             b"merge" => at.shared_file(name, files.merge.clone()),
             b"meta" => at.file(name, durable.tells(calls::record)),
             b"origin" => at.file(name, Fixed::new(Vec::new())),

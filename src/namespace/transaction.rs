@@ -9,19 +9,22 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use futures_util::future::BoxFuture;
 
-use crate::model::request::{CommitOptions, Empty, Expect};
-use crate::model::text::read_signature;
-use crate::model::{Conflict, Kind, Merge, ObjectId, Signature, Time};
+use crate::model::request::{CommitOptions, Edits};
+use crate::model::{Kind, ObjectId, Time};
+use crate::store::Store;
 use crate::store::land::{Joined, Landed, Work};
-use crate::store::{self, Store};
 
 use super::branch::Cell;
+use super::control::{
+    Ctl, Sides, conflicts, list, moved, read_ctl, read_parents, read_who, side, status,
+};
 use super::entry::{self, COUNTED, Dir, key};
 use super::files::{Command, Computed, Fixed, Memory, Text, lock};
+use super::import::Import;
 use super::node::{Call, Create, Error, Node, Result, Shape};
 use super::rw::{self, Space, Volatile};
 use super::snapshots::{Diffs, parse_id};
-use super::{Connection, Opened, World, failure, view};
+use super::{Connection, Opened, World, failure};
 
 /// The transactions of a branch that are open.
 #[derive(Default)]
@@ -152,6 +155,7 @@ pub struct Transaction {
 struct Commands {
     ctl: Arc<Command>,
     merge: Arc<Command>,
+    import: Arc<Import>,
 }
 
 /// Text in memory, and the file that shows it.
@@ -174,14 +178,6 @@ impl Kept {
     fn set(&self, text: String) {
         *lock(&self.text) = text.into_bytes();
     }
-}
-
-/// What the last merge was about.
-#[derive(Clone)]
-pub struct Sides {
-    /// Tells one merge from the next.
-    pub number: u64,
-    pub merge: Merge,
 }
 
 impl Transaction {
@@ -291,6 +287,7 @@ impl Transaction {
             merge: self.command(|transaction, call, text| {
                 Box::pin(async move { transaction.merge(&call, &text).await })
             }),
+            import: into(&self.world, &self.space),
         })
     }
 
@@ -308,111 +305,6 @@ impl Transaction {
         };
         Arc::new(Command::new(command))
     }
-}
-
-/// Reads parents: an id a line.
-pub fn read_parents(world: &World, text: &[u8]) -> Result<Vec<ObjectId>> {
-    let hash = world.store.engine.hash_kind();
-    let lines = text.split(|b| *b == b'\n').map(<[u8]>::trim_ascii);
-    lines
-        .filter(|line| !line.is_empty())
-        .map(|line| parse_id(hash, line))
-        .collect()
-}
-
-/// Reads `NAME <MAIL> [SECONDS +ZONE]`; without a time it is `now`.
-pub fn read_who(text: &[u8], now: Time) -> Signature {
-    let text = text.trim_ascii();
-    let signature = read_signature(text);
-    let dated = text
-        .rsplit(|b| *b == b'>')
-        .next()
-        .is_some_and(|rest| rest.iter().any(u8::is_ascii_digit) && rest.len() < text.len());
-    match dated {
-        true => signature,
-        false => Signature {
-            time: now,
-            ..signature
-        },
-    }
-}
-
-/// What is written to `ctl`.
-pub enum Ctl {
-    Commit(CommitOptions),
-    Close,
-}
-
-pub fn read_ctl(text: &[u8]) -> Result<Ctl> {
-    let unknown = || failure::unknown_command(text);
-    let mut words = text
-        .split(u8::is_ascii_whitespace)
-        .filter(|word| !word.is_empty());
-    match words.next() {
-        Some(b"close") if words.next().is_none() => return Ok(Ctl::Close),
-        Some(b"commit") => {}
-        _ => return Err(unknown()),
-    }
-    let mut options = CommitOptions::default();
-    for word in words {
-        match word {
-            b"ff-only" => options.ff_only = true,
-            b"no-empty" => options.empty = Empty::Skip,
-            word => {
-                let id = word.strip_prefix(b"expect=").ok_or_else(unknown)?;
-                options.expect = match id {
-                    b"0" => Expect::Unborn,
-                    hex => Expect::Head(
-                        ObjectId::from_hex(hex).ok_or_else(|| failure::invalid_hash(hex))?,
-                    ),
-                };
-            }
-        }
-    }
-    Ok(Ctl::Commit(options))
-}
-
-/// Says in the tree's words that a head was elsewhere.
-pub fn moved(error: store::Error) -> Error {
-    match error {
-        store::Error::NotFastForward { to, actual, .. } => failure::not_fast_forward(&to, actual),
-        error => error.into(),
-    }
-}
-
-/// Prints conflicts: a path a line.
-pub fn write_conflicts(conflicts: &[Conflict]) -> Vec<u8> {
-    let mut text = Vec::new();
-    for conflict in conflicts {
-        text.extend_from_slice(conflict.path.as_bytes());
-        text.push(b'\n');
-    }
-    text
-}
-
-/// Finds one of the sides of a merge.
-pub async fn side(
-    world: &Arc<World>,
-    at: &Dir,
-    name: &[u8],
-    sides: &Sides,
-) -> Result<Arc<dyn Node>> {
-    let id = match name {
-        b"ours" => Some(sides.merge.ours),
-        b"theirs" => Some(sides.merge.theirs),
-        _ => sides.merge.base,
-    };
-    let tree = move |store: &Arc<Store>| match id {
-        Some(id) => {
-            let commit = store.objects.commit(&id)?;
-            Ok((commit.tree, commit.committer.time.seconds))
-        }
-        None => Ok((store.objects.empty_tree(), 0)),
-    };
-    let (tree, since) = world.run(tree).await?;
-    let mut place = at.place(name);
-    place.key = key(place.key, &sides.number.to_le_bytes());
-    Ok(view::fixed(world, place, view::dir(tree), since))
 }
 
 /// The commit that a transaction began with: another may be named as long as
@@ -456,6 +348,8 @@ const ENTRIES: &[(&[u8], Shape)] = &[
     (b"committer", Shape::File),
     (b"ctl", Shape::File),
     (b"diff", Shape::Dir),
+    (b"import", Shape::File),
+    (b"import.status", Shape::File),
     (b"merge", Shape::File),
     (b"msg", Shape::File),
     (b"origin", Shape::File),
@@ -464,22 +358,6 @@ const ENTRIES: &[(&[u8], Shape)] = &[
     (b"rw", Shape::Dir),
     (b"state", Shape::File),
 ];
-
-const MERGED: &[(&[u8], Shape)] = &[
-    (b"base", Shape::Dir),
-    (b"conflicts", Shape::File),
-    (b"ours", Shape::Dir),
-    (b"theirs", Shape::Dir),
-];
-
-/// Lists a transaction's entries by name.
-pub fn list(entries: &[(&[u8], Shape)], merged: bool) -> Vec<(Vec<u8>, Shape)> {
-    let mut all: BTreeMap<Vec<u8>, Shape> = super::root::named(entries).into_iter().collect();
-    if merged {
-        all.extend(super::root::named(MERGED));
-    }
-    all.into_iter().collect()
-}
 
 #[async_trait::async_trait]
 impl entry::Folder for Entries {
@@ -529,6 +407,8 @@ impl entry::Folder for Entries {
                 };
                 at.dir(name, Diffs::new(&transaction.world, Arc::new(now)))
             }
+            b"import" => at.shared_file(name, transaction.commands().import.clone()),
+            b"import.status" => at.file(name, status(&transaction.commands().import)),
             b"merge" => at.shared_file(name, transaction.commands().merge.clone()),
             b"msg" => at.shared_file(name, transaction.message.file.clone()),
             b"origin" => at.file(name, Fixed::new(Vec::new())),
@@ -548,10 +428,27 @@ impl entry::Folder for Entries {
     }
 }
 
-/// `conflicts`.
-pub fn conflicts(space: Arc<Space>) -> Computed {
-    Computed::new(move |_: &Call| -> BoxFuture<'static, Result<Vec<u8>>> {
-        let conflicts = space.conflicts();
-        Box::pin(async move { Ok(write_conflicts(&conflicts)) })
+/// `import` of a space: what comes is put into a tree in the store, which the
+/// space then has below it.
+fn into(world: &Arc<World>, space: &Arc<Space>) -> Arc<Import> {
+    let space = space.clone();
+    Import::new(world, move |call, more, paths| -> BoxFuture<'static, _> {
+        let (space, call) = (space.clone(), call.clone());
+        Box::pin(async move {
+            let held = space.take().await?;
+            let (tree, edits) = held.space.work();
+            let both: Edits = Box::new(move |sink| {
+                edits(sink)?;
+                more(sink)
+            });
+            let edit = move |store: &Arc<Store>| Ok(store.edited_tree(&tree, both)?);
+            let tree = space.world.change(&call, edit).await?;
+            let mut conflicts = space.conflicts();
+            let written = lock(&paths).clone();
+            conflicts.retain(|conflict| !written.contains(&conflict.path));
+            space.rebase(tree, Time::now().seconds, conflicts).await?;
+            space.touch();
+            Ok(())
+        })
     })
 }

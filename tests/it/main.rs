@@ -47,7 +47,7 @@ mod refs;
 mod refs_races;
 mod remotes;
 mod sandbox;
-mod serving;
 mod server;
+mod serving;
 mod stock;
 mod wire;
