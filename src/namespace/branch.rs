@@ -17,7 +17,7 @@ use crate::store::{self, Store};
 
 use super::entry::{Dir, Folder};
 use super::export::Export;
-use super::files::{Command, Status, lock};
+use super::files::{Command, Recent, Status, lock};
 use super::node::{Call, Create, Error, Node, Result, Shape};
 use super::root::named;
 use super::snapshots::{Diffs, parse_id};
@@ -77,7 +77,11 @@ impl Cell {
 
 /// The branches of one connection.
 #[derive(Default)]
-pub struct Branches(Mutex<Cells>);
+pub struct Branches {
+    cells: Mutex<Cells>,
+    /// Those whose commands were used.
+    recent: Recent<Cell>,
+}
 
 #[derive(Default)]
 struct Cells {
@@ -91,16 +95,16 @@ struct Cells {
 
 impl Branches {
     fn touched(&self) -> BTreeSet<BranchName> {
-        lock(&self.0).touched.keys().cloned().collect()
+        lock(&self.cells).touched.keys().cloned().collect()
     }
 
     fn get(&self, name: &BranchName) -> Option<Arc<Cell>> {
-        lock(&self.0).touched.get(name).cloned()
+        lock(&self.cells).touched.get(name).cloned()
     }
 
     /// Returns the cell of a branch, made where there is none.
     fn cell(&self, name: &BranchName) -> Arc<Cell> {
-        let cells = &mut *lock(&self.0);
+        let cells = &mut *lock(&self.cells);
         if let Some(cell) = cells.touched.get(name) {
             return cell.clone();
         }
@@ -119,19 +123,19 @@ impl Branches {
     /// Keeps a branch in the listing whatever becomes of it.
     pub fn touch(&self, name: &BranchName) -> Arc<Cell> {
         let cell = self.cell(name);
-        lock(&self.0).touched.insert(name.clone(), cell.clone());
+        lock(&self.cells).touched.insert(name.clone(), cell.clone());
         cell
     }
 
     fn forget(&self, name: &BranchName) {
-        let cells = &mut *lock(&self.0);
+        let cells = &mut *lock(&self.cells);
         cells.touched.remove(name);
         cells.known.remove(name);
     }
 
     fn rename(&self, cell: &Arc<Cell>, to: &BranchName) {
         let from = std::mem::replace(&mut *lock(&cell.name), to.clone());
-        let cells = &mut *lock(&self.0);
+        let cells = &mut *lock(&self.cells);
         if cells.touched.remove(&from).is_some() {
             cells.touched.insert(to.clone(), cell.clone());
         } else {
@@ -253,6 +257,7 @@ impl Branch {
     }
 
     fn commands(&self) -> &Commands {
+        self.connection.branches.recent.keep(&self.cell);
         self.cell.commands.get_or_init(|| Commands {
             fast_forward: self.command(fast_forward),
             reset: self.command(reset),
@@ -429,7 +434,7 @@ impl Folder for Branch {
             b"tx" => at.dir(
                 name,
                 durable::All {
-                    world: world.clone(),
+                    connection: self.connection.clone(),
                     cell: Some(cell.clone()),
                 },
             ),

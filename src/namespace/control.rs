@@ -27,6 +27,14 @@ pub struct Sides {
     pub merge: Merge,
 }
 
+impl Sides {
+    /// The key of a tree that this merge left: another after the next merge.
+    pub fn key(&self, parent: u64, name: &[u8]) -> Option<u64> {
+        let ours = matches!(name, b"base" | b"ours" | b"theirs");
+        ours.then(|| key(key(parent, name), &self.number.to_le_bytes()))
+    }
+}
+
 /// Reads parents: an id a line.
 pub fn read_parents(world: &World, text: &[u8]) -> Result<Vec<ObjectId>> {
     let hash = world.store.engine.hash_kind();
@@ -128,7 +136,7 @@ pub async fn side(
     };
     let (tree, since) = world.run(tree).await?;
     let mut place = at.place(name);
-    place.key = key(place.key, &sides.number.to_le_bytes());
+    place.key = sides.key(at.key(), name).unwrap_or(place.key);
     Ok(view::fixed(world, place, view::dir(tree), since))
 }
 

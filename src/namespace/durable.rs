@@ -25,7 +25,7 @@ use super::import::Import;
 use super::node::{Call, Create, Error, Node, Result, Shape};
 use super::rw::{self, Keeper, Space};
 use super::snapshots::{Diffs, parse_id};
-use super::{World, calls, failure, who};
+use super::{Connection, World, calls, failure, who};
 
 /// The transactions in somebody's hands.
 #[derive(Default)]
@@ -395,12 +395,16 @@ impl Text for Line {
 
 /// `/tx`, or `tx` of a branch.
 pub struct All {
-    pub world: Arc<World>,
+    pub connection: Arc<Connection>,
     /// Nothing: those of all branches.
     pub cell: Option<Arc<Cell>>,
 }
 
 impl All {
+    fn world(&self) -> &Arc<World> {
+        &self.connection.world
+    }
+
     fn branch(&self) -> Option<BranchName> {
         self.cell.as_ref().map(|cell| cell.name())
     }
@@ -413,7 +417,7 @@ impl entry::Folder for All {
     }
 
     fn mtime(&self) -> i64 {
-        self.world.started
+        self.world().started
     }
 
     fn key_of(&self, name: &[u8]) -> Option<u64> {
@@ -432,19 +436,22 @@ impl entry::Folder for All {
                     .collect())
             }
         };
-        let ids = self.world.run(ids).await?;
+        let ids = self.world().run(ids).await?;
         let entry = |id: TransactionId| (id.as_str().into(), Shape::Dir);
         Ok(ids.into_iter().map(entry).collect())
     }
 
     async fn lookup(&self, at: &Dir, _: &Call, name: &[u8]) -> Result<Arc<dyn Node>> {
-        let durable = self.world.durable(name).await?;
+        let durable = self.world().durable(name).await?;
         if let Some(branch) = self.branch()
             && lock(&durable.known).transaction.branch != branch
         {
             return Err(failure::no_name(name));
         }
-        Ok(at.dir(durable.id.as_str().as_bytes(), Entries(durable.clone())))
+        Ok(at.dir(
+            durable.id.as_str().as_bytes(),
+            Entries(durable.clone(), self.connection.clone()),
+        ))
     }
 
     async fn create(
@@ -468,13 +475,13 @@ impl entry::Folder for All {
         })?;
         let begin =
             move |store: &Arc<Store>| Ok(store.begin(&branch, None, Some(&id), &who(store)?)?);
-        self.world.change(call, begin).await?;
+        self.world().change(call, begin).await?;
         self.lookup(at, call, name).await
     }
 }
 
-/// `tx/ID`.
-struct Entries(Arc<Durable>);
+/// `tx/ID`, for one connection.
+struct Entries(Arc<Durable>, Arc<Connection>);
 
 /// The entries of a durable transaction; after a merge those of the merge too.
 const ENTRIES: &[(&[u8], Shape)] = &[
@@ -512,6 +519,11 @@ impl entry::Folder for Entries {
         Some(self.0.key)
     }
 
+    fn key_of(&self, name: &[u8]) -> Option<u64> {
+        let known = lock(&self.0.known);
+        Self::sides(&known.transaction)?.key(self.0.key, name)
+    }
+
     fn mtime(&self) -> i64 {
         lock(&self.0.known).transaction.edited.seconds
     }
@@ -523,6 +535,9 @@ impl entry::Folder for Entries {
 
     async fn lookup(&self, at: &Dir, _: &Call, name: &[u8]) -> Result<Arc<dyn Node>> {
         let durable = &self.0;
+        if !matches!(name, b"apply" | b"meta" | b"state") {
+            self.1.recent.keep(durable);
+        }
         if let b"ours" | b"theirs" | b"base" | b"conflicts" = name {
             let now = durable.now().await?;
             if let Some(sides) = Self::sides(&now) {

@@ -154,7 +154,7 @@ impl Archive {
         path: &[u8],
         entry: Entry,
     ) -> store::Result<()> {
-        let mut builder = tar::Builder::new(Headers(text));
+        let mut builder = tar::Builder::new(Headers { text, ended: false });
         let name = Path::new(OsStr::from_bytes(path));
         let header = |kind, mode, size| {
             let mut header = tar::Header::new_gnu();
@@ -170,16 +170,20 @@ impl Archive {
             let target = store.objects.blob(&entry.id)?;
             let target = Path::new(OsStr::from_bytes(&target));
             let mut header = header(tar::EntryType::Symlink, 0o777, 0);
-            return builder
+            builder
                 .append_link(&mut header, name, target)
-                .map_err(failed());
+                .map_err(failed())?;
+            builder.get_mut().ended = true;
+            return Ok(());
         }
         if !entry.mode.is_blob() {
             // A commit of another repository: a folder, as in Git's checkouts.
             let mut header = header(tar::EntryType::Directory, 0o755, 0);
-            return builder
+            builder
                 .append_data(&mut header, name, io::empty())
-                .map_err(failed());
+                .map_err(failed())?;
+            builder.get_mut().ended = true;
+            return Ok(());
         }
         let size = store.objects.size(&entry.id)?;
         let mode = if entry.mode.0 & 0o100 != 0 {
@@ -191,6 +195,7 @@ impl Archive {
         builder
             .append_data(&mut header, name, io::empty())
             .map_err(failed())?;
+        builder.get_mut().ended = true;
         self.content = Some(Content {
             stream: store.objects.open(&entry.id)?,
             left: size,
@@ -200,12 +205,18 @@ impl Archive {
     }
 }
 
-/// Takes what the builder writes, without the end of an archive.
-struct Headers<'a>(&'a mut Vec<u8>);
+/// Takes what a builder writes, but not the end of an archive that it adds when
+/// it is dropped.
+struct Headers<'a> {
+    text: &'a mut Vec<u8>,
+    ended: bool,
+}
 
 impl io::Write for Headers<'_> {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        self.0.extend_from_slice(data);
+        if !self.ended {
+            self.text.extend_from_slice(data);
+        }
         Ok(data.len())
     }
 

@@ -101,6 +101,7 @@ impl node::Tree for Namespace {
             branches: branch::Branches::default(),
             remotes: remotes::Remotes::default(),
             collect: OnceLock::new(),
+            recent: files::Recent::default(),
             transactions: AtomicUsize::new(0),
         });
         lock(&self.0.connections).insert(number, Arc::downgrade(&connection));
@@ -201,6 +202,8 @@ pub struct Connection {
     pub remotes: remotes::Remotes,
     /// `maintenance/tx`, which keeps a result.
     pub collect: OnceLock<Arc<files::Command>>,
+    /// Durable transactions used last.
+    pub recent: files::Recent<durable::Durable>,
     /// Volatile transactions that are open.
     transactions: AtomicUsize,
 }

@@ -365,6 +365,11 @@ impl entry::Folder for Entries {
         Some(self.0.key)
     }
 
+    fn key_of(&self, name: &[u8]) -> Option<u64> {
+        let merged = lock(&self.0.merged);
+        merged.as_ref()?.key(self.0.key, name)
+    }
+
     fn mtime(&self) -> i64 {
         self.0.begun
     }
