@@ -17,7 +17,7 @@ use crate::store::{self, Store};
 
 use super::entry::{Dir, Folder};
 use super::export::Export;
-use super::files::{Command, Recent, Status, lock};
+use super::files::{Command, Recent, Status, Turn, lock};
 use super::node::{Call, Create, Error, Node, Result, Shape};
 use super::root::named;
 use super::snapshots::{Diffs, parse_id};
@@ -75,12 +75,14 @@ impl Cell {
     }
 }
 
-/// The branches of one connection.
+/// The branches of one connection. Looking one up and making one take turns:
+/// what is asked for right behind the making of it finds it.
 #[derive(Default)]
 pub struct Branches {
     cells: Mutex<Cells>,
     /// Those whose commands were used.
     recent: Recent<Cell>,
+    turn: Turn<()>,
 }
 
 #[derive(Default)]
@@ -190,6 +192,7 @@ impl Folder for All {
     async fn lookup(&self, at: &Dir, _: &Call, name: &[u8]) -> Result<Arc<dyn Node>> {
         let missing = || failure::no_entry(format!("branch {}", crate::model::text::quote(name)));
         let branch = BranchName::new(decode(name)?).map_err(|_| missing())?;
+        let _turn = self.0.branches.turn.take().await;
         let cell = match self.0.branches.get(&branch) {
             Some(cell) => cell,
             None => {
@@ -207,6 +210,7 @@ impl Folder for All {
             return Err(failure::only_directories());
         }
         let branch = BranchName::new(decode(name)?)?;
+        let _turn = self.0.branches.turn.take().await;
         self.fits(&branch).await?;
         let cell = self.0.branches.touch(&branch);
         Ok(dir(at, &self.0, &cell))

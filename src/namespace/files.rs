@@ -17,6 +17,7 @@ use super::node::{Call, Create, Handle, Listing, Open, Result};
 
 /// Requests about one thing, taken in the order they came. Not a lock around
 /// data: whoever waits here waits as a request does, and may be cancelled.
+#[derive(Default)]
 pub struct Turn<T>(tokio::sync::Mutex<T>);
 
 impl<T> Turn<T> {
@@ -459,6 +460,21 @@ impl Command {
             run: Box::new(run),
             latest: Mutex::default(),
         }
+    }
+}
+
+/// What a command of some owner does.
+pub type Method<T> = fn(Arc<T>, Call, Vec<u8>) -> BoxFuture<'static, Result<Vec<u8>>>;
+
+impl Command {
+    /// A command of what holds it: it holds its owner only while it runs.
+    pub fn of<T: Send + Sync + 'static>(owner: &Arc<T>, run: Method<T>) -> Arc<Self> {
+        let owner = Arc::downgrade(owner);
+        let command = move |call: &Call, text: Vec<u8>| match owner.upgrade() {
+            Some(owner) => run(owner, call.clone(), text),
+            None => Box::pin(async { Err(failure::no_entry("what the command is about")) }),
+        };
+        Arc::new(Self::new(command))
     }
 }
 

@@ -222,17 +222,18 @@ fn compressed(start: &[u8]) -> Option<&'static str> {
 fn is_complete(spool: Spool) -> crate::store::Result<(Spool, bool)> {
     let (spool, complete) = spool.look(|stream| {
         let mut ended = false;
-        let noting = Noting {
-            inner: stream,
-            ended: &mut ended,
-        };
-        let mut archive = tar::Archive::new(noting);
-        let whole = match archive.entries() {
+        let whole = {
+            let noting = Noting {
+                inner: stream,
+                ended: &mut ended,
+            };
+            let mut archive = tar::Archive::new(noting);
             // Skipping to the next header reads through the content.
-            Ok(mut entries) => entries.all(|entry| entry.is_ok()),
-            Err(_) => false,
+            match archive.entries() {
+                Ok(mut entries) => entries.all(|entry| entry.is_ok()),
+                Err(_) => false,
+            }
         };
-        drop(archive);
         whole && !ended
     })?;
     Ok((spool, complete))

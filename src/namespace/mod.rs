@@ -102,6 +102,7 @@ impl node::Tree for Namespace {
             remotes: remotes::Remotes::default(),
             collect: OnceLock::new(),
             recent: files::Recent::default(),
+            turn: files::Turn::default(),
             transactions: AtomicUsize::new(0),
         });
         lock(&self.0.connections).insert(number, Arc::downgrade(&connection));
@@ -204,6 +205,8 @@ pub struct Connection {
     pub collect: OnceLock<Arc<files::Command>>,
     /// Durable transactions used last.
     pub recent: files::Recent<durable::Durable>,
+    /// Of making durable transactions and looking them up.
+    pub turn: files::Turn<()>,
     /// Volatile transactions that are open.
     transactions: AtomicUsize,
 }

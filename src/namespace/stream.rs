@@ -132,6 +132,10 @@ struct StreamHandle {
 
 #[async_trait::async_trait]
 impl Handle for StreamHandle {
+    fn waits(&self) -> bool {
+        true
+    }
+
     async fn read(&self, _: &Call, offset: u64, count: u32) -> Result<Bytes> {
         let reading = &mut *self.state.take().await;
         if reading.cursor.begin(offset, true)? || count == 0 {

@@ -19,16 +19,20 @@ use super::control::{
     Ctl, Sides, conflicts, list, moved, read_ctl, read_parents, read_who, side, status,
 };
 use super::entry::{self, COUNTED, Dir, key};
-use super::files::{Command, Computed, Fixed, Memory, Text, lock};
+use super::files::{Command, Computed, Fixed, Memory, Text, Turn, lock};
 use super::import::Import;
 use super::node::{Call, Create, Error, Node, Result, Shape};
 use super::rw::{self, Space, Volatile};
 use super::snapshots::{Diffs, parse_id};
 use super::{Connection, Opened, World, failure};
 
-/// The transactions of a branch that are open.
+/// The transactions of a branch that are open. Making one and looking one up
+/// take turns, so that who asks right behind the making of one finds it.
 #[derive(Default)]
-pub struct Transactions(Mutex<BTreeMap<Vec<u8>, Arc<Transaction>>>);
+pub struct Transactions {
+    open: Mutex<BTreeMap<Vec<u8>, Arc<Transaction>>>,
+    turn: Turn<()>,
+}
 
 /// `transactions`.
 pub struct Folder {
@@ -47,17 +51,18 @@ impl entry::Folder for Folder {
     }
 
     fn key_of(&self, name: &[u8]) -> Option<u64> {
-        let open = lock(&self.cell.transactions.0);
+        let open = lock(&self.cell.transactions.open);
         open.get(name).map(|transaction| transaction.key)
     }
 
     async fn list(&self, _: &Call) -> Result<Vec<(Vec<u8>, Shape)>> {
-        let open = lock(&self.cell.transactions.0);
+        let open = lock(&self.cell.transactions.open);
         Ok(open.keys().map(|name| (name.clone(), Shape::Dir)).collect())
     }
 
     async fn lookup(&self, at: &Dir, _: &Call, name: &[u8]) -> Result<Arc<dyn Node>> {
-        let open = lock(&self.cell.transactions.0).get(name).cloned();
+        let _turn = self.cell.transactions.turn.take().await;
+        let open = lock(&self.cell.transactions.open).get(name).cloned();
         match open {
             Some(transaction) => Ok(at.dir(name, Entries(transaction))),
             None => Err(failure::no_entry(format!(
@@ -83,7 +88,8 @@ impl entry::Folder for Folder {
             return Err(Error::new(Kind::Invalid, "this is not a name"));
         }
         let taken = || failure::exists(format!("transaction {}", crate::model::text::quote(name)));
-        if lock(&self.cell.transactions.0).contains_key(name) {
+        let _turn = self.cell.transactions.turn.take().await;
+        if lock(&self.cell.transactions.open).contains_key(name) {
             return Err(taken());
         }
         let opened = self.connection.enter()?;
@@ -121,12 +127,7 @@ impl entry::Folder for Folder {
         });
         // The branch is listed for as long as something is written to it.
         self.connection.branches.touch(&self.cell.name());
-        let mut open = lock(&self.cell.transactions.0);
-        if open.contains_key(name) {
-            return Err(taken());
-        }
-        open.insert(name.to_vec(), transaction.clone());
-        drop(open);
+        lock(&self.cell.transactions.open).insert(name.to_vec(), transaction.clone());
         Ok(at.dir(name, Entries(transaction)))
     }
 }
@@ -200,7 +201,7 @@ impl Transaction {
         let held = self.space.take().await?;
         let cell = self.cell.upgrade();
         let cell = cell.ok_or_else(|| failure::no_entry("the branch"))?;
-        if lock(&cell.transactions.0)
+        if lock(&cell.transactions.open)
             .get(&self.name)
             .is_none_or(|open| open.key != self.key)
         {
@@ -220,7 +221,7 @@ impl Transaction {
             Landed::Head(head) => {
                 let text = format!("{head}\n").into_bytes();
                 *lock(&self.state) = [b"committed ", &text[..]].concat();
-                lock(&cell.transactions.0).remove(&self.name);
+                lock(&cell.transactions.open).remove(&self.name);
                 Ok(text)
             }
             Landed::Conflict(joined) => {
@@ -233,7 +234,7 @@ impl Transaction {
 
     fn close(&self) -> Vec<u8> {
         if let Some(cell) = self.cell.upgrade() {
-            let mut open = lock(&cell.transactions.0);
+            let mut open = lock(&cell.transactions.open);
             if open
                 .get(&self.name)
                 .is_some_and(|open| open.key == self.key)
@@ -276,7 +277,7 @@ impl Transaction {
 
     fn commands(self: &Arc<Self>) -> &Commands {
         self.commands.get_or_init(|| Commands {
-            ctl: self.command(|transaction, call, text| {
+            ctl: Command::of(self, |transaction, call, text| {
                 Box::pin(async move {
                     match read_ctl(&text)? {
                         Ctl::Close => Ok(transaction.close()),
@@ -284,26 +285,11 @@ impl Transaction {
                     }
                 })
             }),
-            merge: self.command(|transaction, call, text| {
+            merge: Command::of(self, |transaction, call, text| {
                 Box::pin(async move { transaction.merge(&call, &text).await })
             }),
             import: into(&self.world, &self.space),
         })
-    }
-
-    /// Makes a command of this transaction, which holds it only while it runs.
-    fn command(
-        self: &Arc<Self>,
-        run: fn(Arc<Self>, Call, Vec<u8>) -> BoxFuture<'static, Result<Vec<u8>>>,
-    ) -> Arc<Command> {
-        let transaction = Arc::downgrade(self);
-        let command = move |call: &Call, text: Vec<u8>| -> BoxFuture<'static, Result<Vec<u8>>> {
-            match transaction.upgrade() {
-                Some(transaction) => run(transaction, call.clone(), text),
-                None => Box::pin(async { Err(failure::no_entry("the transaction")) }),
-            }
-        };
-        Arc::new(Command::new(command))
     }
 }
 

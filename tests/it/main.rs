@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 mod aftermath;
+mod auto_push;
 mod cli_branch;
 mod cli_completions;
 mod cli_diff;
@@ -28,11 +29,13 @@ mod engine_contract;
 mod engine_git;
 mod engine_subject;
 mod engine_trouble;
+mod examples;
 mod faults;
 mod fetching;
 mod fsck;
 mod generated;
 mod history;
+mod interop;
 mod killed;
 mod killed_at_random;
 mod layering;
@@ -45,6 +48,8 @@ mod power_loss;
 mod races;
 mod refs;
 mod refs_races;
+mod remote;
+mod remote_connection;
 mod remotes;
 mod sandbox;
 mod server;
