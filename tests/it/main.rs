@@ -25,6 +25,7 @@ mod cli_watch;
 mod client_contract;
 mod damage;
 mod diff;
+mod docker;
 mod engine_contract;
 mod engine_git;
 mod engine_subject;
