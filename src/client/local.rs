@@ -23,6 +23,12 @@ use crate::store::{self, Store, history, rev, walk};
 pub use crate::store::git::abandon;
 use failure::error;
 
+/// Returns who the user is outside any store: the environment's
+/// `GIT_AUTHOR_*`/`GIT_COMMITTER_*`, the user's Git configuration, or dk's default.
+pub fn user() -> Result<Identity> {
+    store::git::user().map_err(error)
+}
+
 /// How a local store is opened.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {

@@ -95,20 +95,19 @@ impl Remote {
         F: Future<Output = Result<S>> + Send + 'static,
     {
         let connection = options.connection.clone();
-        let dial = Arc::new(dial);
-        let core = Core::new(
-            url,
-            options.retry,
-            Box::new(move || {
-                let (dial, connection) = (dial.clone(), connection.clone());
-                Box::pin(async move {
-                    let stream = dial().await?;
-                    ninep::Connection::new(stream, &connection)
-                        .await
-                        .map_err(|error| failure::no_session(&error))
-                })
-            }),
-        );
+        let (dial, name) = (Arc::new(dial), url.clone());
+        let begin = move || {
+            let (dial, name, connection) = (dial.clone(), name.clone(), connection.clone());
+            Box::pin(async move {
+                let stream = dial().await?;
+                let begun = match ninep::Connection::new(stream, &connection).await {
+                    Ok(connection) => Session::begin(connection).await,
+                    Err(error) => Err(error),
+                };
+                begun.map_err(|error| failure::no_session(&name, &error))
+            }) as link::Dialing
+        };
+        let core = Core::new(url, options.retry, Box::new(begin));
         core.first().await?;
         Ok(Self {
             core,
@@ -157,6 +156,35 @@ impl Remote {
         .await
     }
 
+    async fn resolved(&self, element: Vec<u8>) -> Result<Vec<u8>> {
+        let what = Context::file("resolve", &element);
+        let element = Arc::new(element);
+        self.ask(what, move |session| {
+            let element = element.clone();
+            async move {
+                let file = session.open("resolve", &[&element], 0).await?;
+                file.whole(0, WHOLE).await
+            }
+        })
+        .await
+    }
+
+    /// Returns the first record of an answer; nothing where it has none.
+    async fn first<T: Send>(
+        &self,
+        dir: &'static str,
+        element: Vec<u8>,
+        take: fn(&mut &[u8]) -> crate::model::text::Taken<T>,
+    ) -> Result<Option<T>> {
+        let what = Context::file(dir, &element);
+        let element = Arc::new(element);
+        self.ask(what, move |session| {
+            let element = element.clone();
+            async move { session.first(dir, &[&element], take).await }
+        })
+        .await
+    }
+
     /// Returns the element of `branch` that names a branch.
     fn element(branch: &BranchName) -> Vec<u8> {
         percent_encode(branch.as_bytes(), b"")
@@ -180,16 +208,11 @@ impl Remote {
             shape: LsShape::Own,
             sizes: false,
         };
-        let text = match self.query("ls", query.write()).await {
-            Err(error) if missing_path(&error, path) => return Ok(None),
-            text => text?,
+        let item = match self.first("ls", query.write(), take_item).await {
+            Err(error) if missing_path(&error, path) => None,
+            item => item?,
         };
-        if text.is_empty() {
-            return Ok(None);
-        }
-        let item = take_item(&mut &text[..]).ok().flatten();
-        let item = item.ok_or_else(|| failure::nonsense("ls"))?;
-        Ok(Some(Stat {
+        Ok(item.map(|item| Stat {
             entry: item.entry,
             size: item.size.unwrap_or(0),
         }))
@@ -211,7 +234,7 @@ impl Remote {
         let text = self
             .ask("refs", |session| async move {
                 let file = session.open_root(&[b"refs"], 0).await?;
-                file.whole(0, WHOLE).await
+                file.pull(0, None).rest(WHOLE).await
             })
             .await?;
         read_refs(&text).ok_or_else(|| failure::nonsense("refs"))
@@ -263,7 +286,7 @@ impl Client for Remote {
 
     async fn resolve(&self, rev: &Rev) -> Result<ObjectId> {
         let element = ResolveQuery::Rev(rev.clone()).write();
-        one_id(&self.query("resolve", element).await?)
+        one_id(&self.resolved(element).await?)
     }
 
     async fn commit(&self, id: &ObjectId) -> Result<Commit> {
@@ -272,8 +295,8 @@ impl Client for Remote {
             ..LogQuery::default()
         };
         let start = Rev::from(*id);
-        let text = self.query("log", LogElement { start, query }.write());
-        let commit = take_commit_record(&mut &text.await?[..]).ok().flatten();
+        let element = LogElement { start, query }.write();
+        let commit = self.first("log", element, take_commit_record).await?;
         let commit = commit.ok_or_else(|| failure::nonsense("a commit"))?;
         match commit.id == *id {
             true => Ok(commit),
@@ -303,7 +326,7 @@ impl Client for Remote {
             }
         });
         match text.await {
-            Ok(text) if text.is_empty() => Ok(None),
+            Ok(text) if text.trim_ascii().is_empty() => Ok(None),
             Ok(text) => one_id(&text).map(Some),
             Err(error) if error.kind() == Kind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -431,7 +454,7 @@ impl Client for Remote {
 
     async fn merge_bases(&self, a: &ObjectId, b: &ObjectId) -> Result<Vec<ObjectId>> {
         let element = ResolveQuery::Bases((*a).into(), (*b).into()).write();
-        let text = self.query("resolve", element).await?;
+        let text = self.resolved(element).await?;
         let lines = text.split(|b| *b == b'\n').filter(|line| !line.is_empty());
         lines.map(one_id).collect()
     }

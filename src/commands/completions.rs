@@ -287,7 +287,7 @@ fn candidates(
         return Vec::new();
     };
     let found = runtime.block_on(async {
-        let client = open::quietly(store(std::env::args_os()).as_deref())?;
+        let client = open::quietly(store(std::env::args_os()).as_deref()).await?;
         names(client).await.ok()
     });
     let begin_so = found

@@ -4,10 +4,12 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 
 use crate::client::local::{self, Local};
+use crate::client::remote::{self, Remote};
 use crate::client::{Client, Error};
 use crate::commands::source::Life;
 use crate::commands::{Global, Session};
@@ -24,6 +26,9 @@ pub enum Durability {
     None,
 }
 
+/// How long somebody who completes a word waits for a server.
+const QUICKLY: Duration = Duration::from_secs(1);
+
 /// Where a store is.
 #[derive(Debug, PartialEq, Eq)]
 enum Place {
@@ -31,20 +36,29 @@ enum Place {
     Path(PathBuf),
     /// The nearest repository at or above a folder.
     Above(PathBuf),
+    /// A server, by its URL.
+    Server(String),
 }
 
 /// Opens the store the command line, the environment or the current folder names.
 pub(super) async fn session(ui: &Ui, global: &Global) -> anyhow::Result<Session> {
     let place = locate(global.store.as_deref())?;
-    let local = open(&place, global.durability).map_err(|error| Exit::with(1, error))?;
-    let store = match &place {
-        Place::Path(path) => std::path::absolute(path)
-            .with_context(|| format!("cannot tell where {} is", path.display()))?
-            .into(),
-        Place::Above(_) => local.info().await?.url.into(),
+    let (client, store) = match &place {
+        Place::Server(url) => (serve(url, global.durability).await?, url.into()),
+        Place::Path(path) => {
+            let client = open(&place, path, global.durability)?;
+            let path = std::path::absolute(path)
+                .with_context(|| format!("cannot tell where {} is", path.display()))?;
+            (client, path.into())
+        }
+        Place::Above(path) => {
+            let client = open(&place, path, global.durability)?;
+            let store = client.info().await?.url.into();
+            (client, store)
+        }
     };
     Ok(Session {
-        client: Arc::new(local),
+        client,
         ui: ui.clone(),
         store,
         author: global.author.clone(),
@@ -53,13 +67,42 @@ pub(super) async fn session(ui: &Ui, global: &Global) -> anyhow::Result<Session>
 }
 
 /// Opens the store for somebody who completes a word: quickly, or not at all.
-pub(super) fn quietly(store: Option<&OsStr>) -> Option<Arc<dyn Client>> {
-    let place = locate(store).ok()?;
-    Some(Arc::new(open(&place, Durability::Strict).ok()?))
+pub(super) async fn quietly(store: Option<&OsStr>) -> Option<Arc<dyn Client>> {
+    match locate(store).ok()? {
+        Place::Server(url) => {
+            let connected = serve(&url, Durability::Strict);
+            tokio::time::timeout(QUICKLY, connected).await.ok()?.ok()
+        }
+        place => {
+            let (Place::Path(path) | Place::Above(path)) = &place else {
+                return None;
+            };
+            open(&place, path, Durability::Strict).ok()
+        }
+    }
 }
 
-fn open(place: &Place, durability: Durability) -> Result<Local, Error> {
-    let (Place::Path(path) | Place::Above(path)) = place;
+/// Connects to a server.
+async fn serve(url: &str, durability: Durability) -> anyhow::Result<Arc<dyn Client>> {
+    if durability != Durability::Strict {
+        let refused = Usage::new(format!("--durability is not for {url} to be told"))
+            .hint("what a change survives is up to the server that makes it");
+        return Err(refused.into());
+    }
+    let options = remote::Options {
+        identity: Some(local::user().map_err(|error| Exit::with(1, error))?),
+        ..remote::Options::default()
+    };
+    let remote = Remote::connect(url, options).await;
+    Ok(Arc::new(remote.map_err(|error| Exit::with(1, error))?))
+}
+
+fn open(place: &Place, path: &Path, durability: Durability) -> anyhow::Result<Arc<dyn Client>> {
+    let local = local(place, path, durability).map_err(|error| Exit::with(1, error))?;
+    Ok(Arc::new(local))
+}
+
+fn local(place: &Place, path: &Path, durability: Durability) -> Result<Local, Error> {
     let discover = matches!(place, Place::Above(_));
     let options = local::Options {
         durability: match durability {
@@ -101,13 +144,18 @@ pub(super) fn folder(named: Option<&OsStr>) -> anyhow::Result<(PathBuf, bool)> {
     Ok(match locate(named)? {
         Place::Path(path) => (path, false),
         Place::Above(path) => (path, true),
+        // Says that it is none on this machine.
+        Place::Server(url) => (path(OsStr::new(&url))?, false),
     })
 }
 
 /// Returns the place of the store.
 fn locate(named: Option<&OsStr>) -> anyhow::Result<Place> {
     if let Some(store) = named.filter(|store| !store.is_empty()) {
-        return Ok(Place::Path(path(store)?));
+        return match server(store) {
+            Some(url) => Ok(Place::Server(url)),
+            None => Ok(Place::Path(path(store)?)),
+        };
     }
     if let Some(folder) = std::env::var_os("GIT_DIR").filter(|folder| !folder.is_empty()) {
         return Ok(Place::Path(folder.into()));
@@ -116,7 +164,16 @@ fn locate(named: Option<&OsStr>) -> anyhow::Result<Place> {
     Ok(Place::Above(current))
 }
 
-/// Returns the path in what `-C` or `DK_STORE` say.
+/// Returns the URL of a server, where the store is one.
+fn server(store: &OsStr) -> Option<String> {
+    let text = store.to_str()?;
+    let served = ["tcp://", "unix://"]
+        .iter()
+        .any(|scheme| text.starts_with(scheme));
+    served.then(|| text.to_owned())
+}
+
+/// Returns the path in what `-C` or `DK_STORE` say of a store on this machine.
 pub(super) fn path(store: &OsStr) -> anyhow::Result<PathBuf> {
     if let Some(path) = store.as_bytes().strip_prefix(b"file://") {
         return Ok(Path::new(OsStr::from_bytes(path)).into());
@@ -126,13 +183,15 @@ pub(super) fn path(store: &OsStr) -> anyhow::Result<PathBuf> {
         return Ok(Path::new(store).into());
     };
     let refuse = |why: &str| {
-        Usage::new(format!("cannot open {text}: {why}"))
-            .hint("name a Git repository on this machine by its path")
+        Usage::new(format!("cannot open {text}: {why}")).hint(
+            "name a Git repository by its path, or a server as tcp://HOST:PORT or unix:///PATH",
+        )
     };
     match scheme {
-        "tcp" | "unix" | "vsock" | "tls" => {
-            let why = "servers are not supported by this version of dk";
-            Err(Exit::with(1, refuse(why)).into())
+        "tcp" | "unix" => Err(refuse("a path on this machine is needed here").into()),
+        "vsock" | "tls" => {
+            let why = format!("{scheme} is not supported by this version of dk");
+            Err(Exit::with(1, refuse(&why)).into())
         }
         _ => Err(refuse("no store is named that way").into()),
     }
@@ -147,8 +206,14 @@ mod tests {
         let at = |store: &str| path(OsStr::new(store));
         assert_eq!(at("a/b").expect("a path"), Path::new("a/b"));
         assert_eq!(at("file:///a").expect("a path"), Path::new("/a"));
-        for url in ["tcp://db", "unix:///run/dk", "gopher://x"] {
+        for url in ["tcp://db", "unix:///run/dk", "tls://db", "gopher://x"] {
             assert!(at(url).is_err(), "{url}");
+        }
+        for url in ["tcp://db", "unix:///run/dk"] {
+            assert_eq!(server(OsStr::new(url)).as_deref(), Some(url));
+        }
+        for place in ["tls://db", "a/b", "./tcp://x", "file:///a"] {
+            assert_eq!(server(OsStr::new(place)), None, "{place}");
         }
     }
 }

@@ -21,6 +21,7 @@ fn a_store_that_is_named_is_made() {
     assert_snapshot!(sandbox.dk(["serve", "full"]), @"
     ! dk: cannot make a store at full
     ! caused by: $DIR/full is not empty and not a repository
+    ! hint: name a directory that is new or empty
     exit status 1
     ");
     assert_snapshot!(sandbox.dk(["serve", "--read-only", "none"]), @"
@@ -69,6 +70,8 @@ fn what_makes_no_sense_is_refused() {
             "quiet, app, error, warning, info, debug",
         ),
         (&["--max-msize", "4095"], "4096"),
+        (&["gopher://x"], "no store is named that way"),
+        (&[""], "a value is required"),
     ] {
         let mut all = vec!["serve"];
         all.extend(arguments);

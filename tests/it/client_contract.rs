@@ -7,9 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use datakit::client::local::{Local, Options};
+use datakit::client::remote::{self, Remote};
 use datakit::client::*;
 use datakit::model::*;
 use datakit::store::engine::Durability;
+use datakit::store::git::Git;
+
+use crate::remote::served::Served;
 
 mod ancestor;
 mod branches;
@@ -19,13 +23,48 @@ mod watches;
 /// A store to test, and what must live as long as it.
 pub struct Fixture {
     pub client: Arc<dyn Client>,
+    _server: Option<Arc<Served>>,
     _folder: Option<tempfile::TempDir>,
 }
 
 pub async fn memory() -> Fixture {
     Fixture {
         client: Arc::new(Local::memory(HashKind::Sha1)),
+        _server: None,
         _folder: None,
+    }
+}
+
+pub async fn remote_memory() -> Fixture {
+    let server = Served::memory();
+    Fixture {
+        client: Arc::new(server.remote().await),
+        _server: Some(server),
+        _folder: None,
+    }
+}
+
+pub async fn remote_unix() -> Fixture {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = format!("unix://{}/socket", folder.path().display());
+    over_a_socket(folder, HashKind::Sha1, &socket).await
+}
+
+pub async fn remote_tcp() -> Fixture {
+    let folder = tempfile::tempdir().unwrap();
+    over_a_socket(folder, HashKind::Sha256, "tcp://127.0.0.1:0").await
+}
+
+async fn over_a_socket(folder: tempfile::TempDir, hash: HashKind, at: &str) -> Fixture {
+    let path = Local::init(&folder.path().join("store"), hash).unwrap();
+    let engine = Git::open(&path, Durability::None, false).unwrap();
+    let server = Served::new(Arc::new(engine));
+    let url = server.listen(at).await;
+    let remote = Remote::connect(&url, remote::Options::default());
+    Fixture {
+        client: Arc::new(remote.await.unwrap()),
+        _server: Some(server),
+        _folder: Some(folder),
     }
 }
 
@@ -48,6 +87,7 @@ fn repository(hash: HashKind, durability: Durability) -> Fixture {
     };
     Fixture {
         client: Arc::new(Local::open(&path, options).unwrap()),
+        _server: None,
         _folder: Some(folder),
     }
 }
@@ -59,6 +99,9 @@ macro_rules! every_client {
         $crate::every_client!(@ memory $($case)*);
         $crate::every_client!(@ git $($case)*);
         $crate::every_client!(@ git_sha256 $($case)*);
+        $crate::every_client!(@ remote_memory $($case)*);
+        $crate::every_client!(@ remote_unix $($case)*);
+        $crate::every_client!(@ remote_tcp $($case)*);
     };
     (@ $fixture:ident $($case:ident)*) => {
         mod $fixture {

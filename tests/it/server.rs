@@ -4,8 +4,10 @@
 mod flushing;
 mod hostile;
 mod linux;
+mod model;
 mod old;
 mod order;
 pub mod peer;
+pub mod session;
 mod starting;
 pub mod toy;

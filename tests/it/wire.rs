@@ -5,4 +5,6 @@
 mod agreement;
 pub mod any;
 mod golden;
+mod golden_linux;
+mod noise;
 mod random;

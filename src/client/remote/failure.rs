@@ -112,9 +112,13 @@ pub fn unreachable(error: impl std::error::Error) -> Error {
 }
 
 /// What was connected to is no server for us.
-pub fn no_session(error: &ninep::Error) -> Error {
-    let kind = error.failure.kind;
-    Error::new(kind, error.failure.message.clone())
+pub fn no_session(url: &str, error: &ninep::Error) -> Error {
+    let mut failure = Failure::new(
+        error.failure.kind,
+        format!("{url} cannot be used as a store"),
+    );
+    failure.causes = vec![error.failure.message.clone()];
+    failure.into()
 }
 
 fn causes(mut next: Option<&(dyn std::error::Error + 'static)>) -> Vec<String> {

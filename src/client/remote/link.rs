@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::client::{Error, Result};
 use crate::model::Kind;
 use crate::model::failure::Failure;
-use crate::model::text::Identification;
+use crate::model::text::{Identification, Taken};
 use crate::ninep::client::{self as ninep, Connection, Fid, File, flags};
 
 use super::TRIES;
@@ -28,7 +28,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 /// How many bytes of a command's result are read at once.
 const RESULT: u32 = 64 << 10;
 
-type Dialing = Pin<Box<dyn Future<Output = Result<Connection>> + Send>>;
+pub(super) type Dialing = Pin<Box<dyn Future<Output = Result<Session>> + Send>>;
 pub(super) type Dial = Box<dyn Fn() -> Dialing + Send + Sync>;
 
 /// What the calls of one store share.
@@ -159,11 +159,7 @@ async fn keep(dial: Dial, state: watch::Sender<State>, wanted: Arc<Notify>) {
             state.send_modify(|_| ());
             continue;
         }
-        let session = match dial().await {
-            Ok(connection) => Session::begin(connection).await,
-            Err(error) => Err(error),
-        };
-        match session {
+        match dial().await {
             Ok(session) => {
                 attempts = 0;
                 state.send_replace(State::Up(Arc::new(session)));
@@ -209,7 +205,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    async fn begin(connection: Connection) -> Result<Self> {
+    pub async fn begin(connection: Connection) -> ninep::Result<Self> {
         let find = |name: &'static str| {
             let connection = &connection;
             async move {
@@ -228,7 +224,7 @@ impl Session {
         };
         let (dirs, told) = futures_util::future::join(finding, telling).await;
         if let Some(error) = connection.ended() {
-            return Err(failure::no_session(&error));
+            return Err(error);
         }
         let told = told.ok().and_then(|text| Identification::read(&text));
         Ok(Self {
@@ -259,6 +255,33 @@ impl Session {
         self.connection
             .open(self.connection.root(), names, flags)
             .await
+    }
+
+    /// Reads the first record of a file; nothing where it is empty.
+    pub async fn first<T>(
+        &self,
+        dir: &str,
+        names: &[&[u8]],
+        take: fn(&mut &[u8]) -> Taken<T>,
+    ) -> ninep::Result<Option<T>> {
+        let mut file = self.open(dir, names, 0).await?;
+        let odd = || ninep::Error::here(Kind::Io, format!("the server's answer is not {dir}"));
+        let mut text = Vec::new();
+        loop {
+            let read = file.read(text.len() as u64, RESULT).await?;
+            if let Err(error) = file.ready().await {
+                read.ignore();
+                return Err(error);
+            }
+            let data = read.data(RESULT).await?;
+            text.extend_from_slice(&data);
+            match take(&mut &text[..]) {
+                Ok(Some(record)) => return Ok(Some(record)),
+                Ok(None) if text.is_empty() => return Ok(None),
+                Ok(None) if !data.is_empty() && text.len() <= super::WHOLE => {}
+                _ => return Err(odd()),
+            }
+        }
     }
 
     /// Opens `NAME/FILE` below `branch` or `tx`, with `make` after making a

@@ -103,8 +103,8 @@ impl Session {
 async fn begin(call: &Call, directory: &Directory, start: bool) -> Result<Arc<dyn Listing>, Fault> {
     let current = {
         let mut place = directory.place();
-        let fresh = std::mem::replace(&mut place.fresh, false);
-        (fresh || !start).then(|| place.listing.clone())
+        let as_it_is = !start || std::mem::replace(&mut place.fresh, false);
+        as_it_is.then(|| place.listing.clone())
     };
     if let Some(listing) = current {
         return Ok(listing);

@@ -16,7 +16,7 @@ use crate::store::engine::{Advertised, Durability, Engine as _, ObjectKind, Repo
 use crate::store::{Error, Result};
 
 use super::folders::sync_dir;
-use super::{Git, fetch, programs, remotes};
+use super::{Git, fetch, identity, programs, remotes};
 
 /// How many tags of tags are followed.
 const MAX_TAGS: usize = 32;
@@ -101,23 +101,12 @@ impl Repository for Git {
     }
 
     fn identity(&self) -> Result<(Option<String>, Option<String>)> {
-        let filled = |value: &str| Some(value.trim().to_owned()).filter(|value| !value.is_empty());
-        let variable = |name| filled(&std::env::var_os(name)?.to_string_lossy());
-        let named = |what| {
-            variable(format!("GIT_AUTHOR_{what}"))
-                .or_else(|| variable(format!("GIT_COMMITTER_{what}")))
-        };
-        let (name, email) = (named("NAME"), named("EMAIL"));
-        if name.is_some() && email.is_some() {
-            return Ok((name, email));
-        }
-        let repo = self.configured()?;
-        let config = repo.config_snapshot();
-        let text = |key| filled(&config.string(key)?.to_string());
-        Ok((
-            name.or_else(|| text("user.name")),
-            email.or_else(|| text("user.email")),
-        ))
+        identity::known(|name, email| {
+            let repo = self.configured()?;
+            let config = repo.config_snapshot();
+            let text = |key| identity::filled(&config.string(key)?.to_string());
+            Ok((text(name), text(email)))
+        })
     }
 
     fn peel(&self, name: &str) -> Result<Option<ObjectId>> {

@@ -141,6 +141,15 @@ impl Item {
         }
     }
 
+    /// Returns the directory this is in, and itself.
+    fn linked(&self) -> Result<(Arc<Item>, Arc<Item>)> {
+        let above = self.above.lock().unwrap().upgrade();
+        let above = above.ok_or_else(missing)?;
+        let me = above.entry(&self.name());
+        let me = me.filter(|me| me.id == self.id).ok_or_else(missing)?;
+        Ok((above, me))
+    }
+
     fn entry(&self, name: &[u8]) -> Option<Arc<Item>> {
         let entries = self.entries().ok()?.lock().unwrap();
         entries.get(name).cloned()
@@ -275,20 +284,24 @@ impl Node for Item {
     async fn rename(&self, _: &Call, into: &Arc<dyn Node>, name: &[u8]) -> Result<()> {
         let into: &Item = into.as_any().downcast_ref().unwrap();
         into.entries()?;
+        let (old, me) = self.linked()?;
+        let mut at = into.me.upgrade();
+        while let Some(above) = at {
+            if above.id == self.id {
+                return Err(Error::new(Kind::Invalid, "into itself"));
+            }
+            at = above.above.lock().unwrap().upgrade();
+        }
         if into
             .entry(name)
             .is_some_and(|there| there.id.shape == Shape::Dir)
         {
             return Err(Error::new(Kind::IsDirectory, "a directory is there"));
         }
-        let old = self.above.lock().unwrap().upgrade().ok_or_else(missing)?;
-        let moved = old.entries()?.lock().unwrap().remove(&self.name());
-        let moved = moved
-            .filter(|moved| moved.id == self.id)
-            .ok_or_else(missing)?;
+        old.entries()?.lock().unwrap().remove(&self.name());
         *self.name.lock().unwrap() = name.to_vec();
         *self.above.lock().unwrap() = into.me.clone();
-        into.entries()?.lock().unwrap().insert(name.to_vec(), moved);
+        into.entries()?.lock().unwrap().insert(name.to_vec(), me);
         Ok(())
     }
 
@@ -302,10 +315,9 @@ impl Node for Item {
         {
             return Err(Error::new(Kind::NotEmpty, "there are entries"));
         }
-        let above = self.above.lock().unwrap().upgrade();
-        let above = above.ok_or_else(|| Error::new(Kind::ReadOnly, "the root"))?;
-        let removed = above.entries()?.lock().unwrap().remove(&self.name());
-        removed.map(drop).ok_or_else(missing)
+        let (above, _) = self.linked()?;
+        above.entries()?.lock().unwrap().remove(&self.name());
+        Ok(())
     }
 
     async fn set(&self, _: &Call, set: Set) -> Result<()> {

@@ -1,4 +1,9 @@
 //! Any message there is, made from a seed.
+//!
+//! `DK_FUZZ_SECONDS` says for how long random tests run (5 s otherwise),
+//! `DK_FUZZ_SEED` where they begin.
+
+use std::time::Duration;
 
 use bytes::Bytes;
 use datakit::ninep::message::{Dialect, Record, Reply, Request, Tail};
@@ -351,4 +356,17 @@ impl Dice {
             _ => Reply::Unlinkat {},
         }
     }
+}
+
+/// For how long random tests run.
+pub fn duration() -> Duration {
+    let seconds = std::env::var("DK_FUZZ_SECONDS").ok();
+    let seconds = seconds.map(|text| text.parse().expect("DK_FUZZ_SECONDS is a number"));
+    Duration::from_secs(seconds.unwrap_or(5))
+}
+
+/// Where random tests begin.
+pub fn seed() -> u64 {
+    let seed = std::env::var("DK_FUZZ_SEED").ok();
+    seed.map_or(1, |text| text.parse().expect("DK_FUZZ_SEED is a number"))
 }

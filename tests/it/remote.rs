@@ -1,0 +1,5 @@
+//! A store behind a server, over connections that are slow, cut and silent.
+
+pub mod proxy;
+pub mod served;
+mod stranger;
