@@ -1,5 +1,6 @@
 //! A store behind a server, over connections that are slow, cut and silent.
 
+mod failures;
 pub mod proxy;
 pub mod served;
 mod stranger;
