@@ -8,7 +8,7 @@ use datakit::client::*;
 use datakit::model::*;
 use futures_util::StreamExt as _;
 
-use crate::client_contract::{Do, begin, branch, commit, edits, path, write};
+use crate::client_contract::{Do, branch, edits, path, write};
 use crate::remote::served::Served;
 
 /// All that can be told of a failure.
@@ -30,6 +30,23 @@ fn told(error: &Error) -> String {
         Error::Other { .. } => {}
     }
     text
+}
+
+/// The same commits have the same ids on both sides.
+fn default() -> CommitOptions {
+    CommitOptions {
+        message: Some(b"change".to_vec()),
+        author: Some(author()),
+        ..CommitOptions::default()
+    }
+}
+
+fn author() -> Signature {
+    datakit::model::text::read_signature(b"A <a> 7 +0000")
+}
+
+async fn commit(dk: &dyn Client, on: &str, list: Vec<Do>) -> ObjectId {
+    dk.edit(&branch(on), edits(list), default()).await.unwrap()
 }
 
 /// Many ways to fail, by name; what is done instead counts too.
@@ -58,7 +75,7 @@ async fn failures(dk: &dyn Client) -> Vec<(&'static str, String)> {
     let at = At::Commit(two);
     let tree = dk.commit(&two).await.unwrap().tree;
     let blob = dk.stat(&at, &path("a")).await.unwrap().unwrap().entry.id;
-    let (default, root) = (CommitOptions::default, TreePath::root());
+    let root = TreePath::root();
     let expect = |head| MoveOptions {
         expect: Expect::Head(head),
         ..MoveOptions::default()
@@ -141,7 +158,7 @@ async fn failures(dk: &dyn Client) -> Vec<(&'static str, String)> {
         "edit when elsewhere": dk.edit(&main, edits(vec![write("a", "x")]), CommitOptions { expect: Expect::Head(one), ..default() });
         "edit when born": dk.edit(&main, edits(vec![write("a", "x")]), CommitOptions { expect: Expect::Unborn, ..default() });
         "edit for nothing": dk.edit(&main, edits(vec![write("a", "2")]), CommitOptions { empty: Empty::Refuse, ..default() });
-        "merge": dk.merge(&main, &three, MergeOptions::default());
+        "merge": dk.merge(&main, &three, MergeOptions { commit: default(), ..MergeOptions::default() });
         "merge nothing": dk.merge(&main, &unknown, MergeOptions::default());
         "merge forward": dk.merge(&main, &three, MergeOptions { commit: CommitOptions { ff_only: true, ..default() }, ..MergeOptions::default() });
         "begin from nothing": dk.begin(&main, Some(&unknown), None, None);
@@ -160,7 +177,8 @@ async fn failures(dk: &dyn Client) -> Vec<(&'static str, String)> {
     }
     let (a, ab) = (tx("ab1"), tx("ab2"));
     for id in [&a, &ab] {
-        dk.begin(&main, Some(&one), Some(id), None).await.unwrap();
+        let begun = dk.begin(&main, Some(&one), Some(id), Some(author()));
+        begun.await.unwrap();
     }
     fails! {
         "begin once more": dk.begin(&main, None, Some(&a), None);
@@ -183,7 +201,8 @@ async fn failures(dk: &dyn Client) -> Vec<(&'static str, String)> {
         "merge while unresolved": dk.tx_merge(&a, &three);
         "a settled path": dk.tx_resolve(&a, &[path("d/b")], Side::Base);
     }
-    let id = begin(dk, "main").await;
+    let begun = dk.begin(&main, None, None, Some(author())).await;
+    let id = begun.unwrap().id;
     let refused = dk
         .tx_commit(
             &id,
