@@ -165,6 +165,10 @@ struct TaskHandle {
 
 #[async_trait::async_trait]
 impl Handle for TaskHandle {
+    fn waits(&self) -> bool {
+        true
+    }
+
     async fn read(&self, _: &Call, offset: u64, count: u32) -> Result<Bytes> {
         let state = &mut *self.state.take().await;
         let Some(told) = state.told.clone() else {

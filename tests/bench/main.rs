@@ -12,6 +12,8 @@ mod bulk;
 mod commit;
 mod history;
 mod inputs;
+mod ninep;
+mod ninep_peers;
 mod peers;
 mod place;
 mod process;
@@ -48,6 +50,10 @@ const ROWS: &[(&str, Run)] = &[
     ("branches", scale::branches),
     ("directory", scale::directory),
     ("huge", scale::huge),
+    ("9p-questions", ninep::questions),
+    ("9p-sequential", ninep::sequential),
+    ("9p-write-8k", ninep::appends),
+    ("9p-stream", ninep::streams),
 ];
 
 fn main() -> ExitCode {

@@ -21,6 +21,7 @@ fn a_store_that_is_named_is_made() {
     assert_snapshot!(sandbox.dk(["serve", "full"]), @"
     ! dk: cannot make a store at full
     ! caused by: $DIR/full is not empty and not a repository
+    ! hint: name a directory that is new or empty
     exit status 1
     ");
     assert_snapshot!(sandbox.dk(["serve", "--read-only", "none"]), @"

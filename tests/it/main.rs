@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 mod aftermath;
+mod auto_push;
 mod cli_branch;
 mod cli_completions;
 mod cli_diff;
@@ -24,15 +25,18 @@ mod cli_watch;
 mod client_contract;
 mod damage;
 mod diff;
+mod docker;
 mod engine_contract;
 mod engine_git;
 mod engine_subject;
 mod engine_trouble;
+mod examples;
 mod faults;
 mod fetching;
 mod fsck;
 mod generated;
 mod history;
+mod interop;
 mod killed;
 mod killed_at_random;
 mod layering;

@@ -362,3 +362,110 @@ fn metrics_that_cannot_be_served_do_not_keep_it_from_serving() {
     assert_eq!(http(&busy, "/healthz").0, "HTTP/1.1 200 OK");
     server.stop();
 }
+
+#[test]
+fn what_is_read_only_is_not_written() {
+    let sandbox = Sandbox::with_store();
+    sandbox.commit("master", "first", &[("greeting", "hello\n")]);
+    let before = sandbox.sh("cd db.git && find . -type f -exec sha256sum {} + | sort");
+    let server = Server::ready(&sandbox, &["--read-only"]);
+    let mut client = Client::new(&server.host());
+    assert_eq!(client.read("branch/master/ro/greeting"), "hello\n");
+    for change in [
+        "branch/master/transactions/t",
+        "branch/new",
+        "remotes/origin",
+    ] {
+        let refused = client.mkdir(change);
+        let known = refused.as_deref() == Some("Read-only file system");
+        assert!(known || change == "branch/new", "{change}: {refused:?}");
+    }
+    server.stop();
+    let after = sandbox.sh("cd db.git && find . -type f -exec sha256sum {} + | sort");
+    assert_eq!(after, before);
+}
+
+/// As much of a 9P2000.u client as a test needs.
+struct Client {
+    stream: TcpStream,
+    fids: u32,
+}
+
+impl Client {
+    fn new(host: &str) -> Self {
+        let stream = TcpStream::connect(host).unwrap();
+        stream.set_read_timeout(LIMIT).unwrap();
+        let mut client = Self { stream, fids: 0 };
+        client
+            .ask(
+                100,
+                &[&65536u32.to_le_bytes()[..], &text("9P2000.u")].concat(),
+            )
+            .unwrap();
+        let attach = [
+            &[0; 4][..],
+            &[0xff; 4],
+            &text("test"),
+            &text(""),
+            &[0xff; 4],
+        ]
+        .concat();
+        client.ask(104, &attach).unwrap();
+        client
+    }
+
+    /// Sends a message; returns the body of the answer, or the error's text.
+    fn ask(&mut self, kind: u8, body: &[u8]) -> Result<Vec<u8>, String> {
+        let length = u32::try_from(7 + body.len()).unwrap().to_le_bytes();
+        let tag = if kind == 100 { [0xff; 2] } else { [1, 0] };
+        let message = [&length[..], &[kind], &tag, body].concat();
+        self.stream.write_all(&message).unwrap();
+        let mut head = [0; 7];
+        self.stream.read_exact(&mut head).unwrap();
+        let length = u32::from_le_bytes(head[..4].try_into().unwrap());
+        let mut body = vec![0; length as usize - 7];
+        self.stream.read_exact(&mut body).unwrap();
+        if head[4] == 107 {
+            let length = usize::from(u16::from_le_bytes(body[..2].try_into().unwrap()));
+            return Err(String::from_utf8_lossy(&body[2..2 + length]).into_owned());
+        }
+        assert_eq!(head[4], kind + 1);
+        Ok(body)
+    }
+
+    fn walk(&mut self, path: &str) -> Result<[u8; 4], String> {
+        self.fids += 1;
+        let fid = self.fids.to_le_bytes();
+        let names: Vec<Vec<u8>> = path.split('/').map(text).collect();
+        let count = u16::try_from(names.len()).unwrap().to_le_bytes();
+        let walk = [&[0; 4][..], &fid, &count, &names.concat()].concat();
+        let found = self.ask(110, &walk)?;
+        assert_eq!(found[..2], count, "{path} is there");
+        Ok(fid)
+    }
+
+    fn read(&mut self, path: &str) -> String {
+        let fid = self.walk(path).unwrap();
+        self.ask(112, &[&fid[..], &[0]].concat()).unwrap();
+        let read = [&fid[..], &[0; 8], &4096u32.to_le_bytes()].concat();
+        let found = self.ask(116, &read).unwrap();
+        String::from_utf8(found[4..].to_vec()).unwrap()
+    }
+
+    /// Returns why it could not be made.
+    fn mkdir(&mut self, path: &str) -> Option<String> {
+        let (folder, name) = path.rsplit_once('/').unwrap();
+        let fid = match self.walk(folder) {
+            Ok(fid) => fid,
+            Err(why) => return Some(why),
+        };
+        let mode = (0x8000_0000u32 | 0o755).to_le_bytes();
+        let create = [&fid[..], &text(name), &mode, &[0], &text("")].concat();
+        self.ask(114, &create).err()
+    }
+}
+
+fn text(string: &str) -> Vec<u8> {
+    let length = u16::try_from(string.len()).unwrap().to_le_bytes();
+    [&length[..], string.as_bytes()].concat()
+}

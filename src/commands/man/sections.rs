@@ -8,8 +8,11 @@ Stores:
 A store is a Git repository, bare or with a work tree; index and files of a work tree are never touched.
 It is named by -C (--store), else by DK_STORE, else by GIT_DIR;
 without any of them it is the nearest repository at or above the current folder.
-A name is a path, or file:// and a path.
-This version of dk knows no other stores: tcp://, unix:// and the like are refused.
+A name is a path, or file:// and a path, or the address of a server (dk-serve(1)):
+  tcp://HOST[:PORT]\ta host, by its name or address; the usual port is 5640
+  unix:///PATH\ta Unix socket
+
+Every command works on a server as it does on a repository.
 
 A branch that some work tree has checked out is not written unless --force is given,
 or the repository's configuration has dk.denyCurrentBranch=ignore.

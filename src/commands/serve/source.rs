@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
+use crate::client;
 use crate::commands::{Global, open};
 use crate::model::HashKind;
+use crate::model::failure::Failure;
 use crate::store::engine::{Durability, Engine, Repository as _};
 use crate::store::git::Git;
 use crate::store::memory::Memory;
@@ -53,23 +55,30 @@ fn repository(global: &Global, wanted: &Wanted) -> anyhow::Result<Git> {
                         format!("no store: there is no Git repository at {}", path.display());
                     Exit::with(1, Usage::new(text).hint(hint)).into()
                 }
-                error => error.into(),
+                error => failed(error, "open", &path),
             }
         });
     };
     let git = match Git::open(path, durability, false) {
         Err(store::Error::NotFound(_)) if !wanted.read_only => {
             Git::init(path, HashKind::Sha1)
-                .with_context(|| format!("cannot make a store at {}", path.display()))?;
+                .map_err(|error| failed(error, "make a store at", path))?;
             Git::open(path, durability, false)
         }
         opened => opened,
     };
-    let git = git.with_context(|| format!("cannot open {}", path.display()))?;
+    let git = git.map_err(|error| failed(error, "open", path))?;
     if !wanted.read_only {
         adopt(&git, path)?;
     }
     Ok(git)
+}
+
+/// Says what could not be done, and what to do about it; always with status 1.
+fn failed(error: store::Error, verb: &str, path: &Path) -> anyhow::Error {
+    let error = client::Error::from(Failure::from(error));
+    let what = format!("cannot {verb} {}", path.display());
+    Exit::with(1, anyhow::Error::new(error).context(what)).into()
 }
 
 /// DataKit kept its repositories in `PATH/.git`, with no work tree beside it.

@@ -142,6 +142,11 @@ impl Space {
         self.arena().conflicts.clone()
     }
 
+    /// Notes that it was edited, whatever is stored.
+    pub fn touch(&self) {
+        self.arena().edits += 1;
+    }
+
     /// Returns how many edits are not stored yet.
     pub fn edits(&self) -> u64 {
         self.arena().edits

@@ -237,7 +237,10 @@ impl Session {
                     names: names.iter().map(|name| &name[..]).collect::<Names>(),
                 }
             }
-            4 => attach(other, *self.dice.pick(&["", "/", "dir", "nowhere", "a/b"])),
+            4 => {
+                let places = ["", "/", "dir", "nowhere", "a/b"];
+                attach(other, places[self.dice.below(places.len())])
+            }
             5 if linux => Request::Lopen { fid, flags },
             5 => Request::Open {
                 fid,
