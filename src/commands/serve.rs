@@ -16,13 +16,14 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::commands::{Global, hold_signals, open};
 use crate::logging;
+use crate::namespace::Namespace;
 use crate::namespace::node::Tree;
-use crate::namespace::{self, Namespace};
 use crate::ninep::server::{self, Server};
 use crate::ninep::transport::{self, Endpoint, Listener};
 use crate::ui::{Exit, Ui, Usage, signals};
 
 mod health;
+mod limits;
 mod listen;
 mod push;
 mod source;
@@ -100,14 +101,8 @@ pub struct Args {
     /// Where the log goes: stderr, journald or file:PATH
     #[arg(long, value_name = "DEST", default_value = "stderr")]
     log_destination: logging::Destination,
-    /// The longest 9P message, in bytes
-    #[arg(long, value_name = "BYTES", default_value_t = 1 << 20,
-          value_parser = clap::value_parser!(u32).range(4096..=16 << 20))]
-    max_msize: u32,
-    /// How many connections may be open
-    #[arg(long, value_name = "N", default_value_t = 4096,
-          value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
-    max_connections: u32,
+    #[command(flatten)]
+    limits: limits::Limits,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -192,17 +187,10 @@ pub(super) async fn run(ui: &Ui, global: &Global, args: Args) -> anyhow::Result<
             stopped.clone(),
         )));
     }
-    let limits = server::Limits {
-        msize: args.max_msize,
-        ..server::Limits::default()
-    };
-    let tree = Arc::new(Namespace::new(
-        Arc::clone(&store),
-        namespace::Options::default(),
-    ));
+    let tree = Namespace::new(Arc::clone(&store), args.limits.of_tree());
     let shared = Shared {
-        handler: handler(tree, limits),
-        places: Arc::new(Semaphore::new(args.max_connections as usize)),
+        handler: handler(Arc::new(tree), args.limits.of_server()),
+        places: Arc::new(Semaphore::new(args.limits.max_connections as usize)),
         stop: stopped,
     };
     let count = addresses.len();

@@ -364,6 +364,30 @@ fn metrics_that_cannot_be_served_do_not_keep_it_from_serving() {
 }
 
 #[test]
+fn streams_and_transactions_do_not_hold_the_end_up() {
+    let sandbox = Sandbox::with_store();
+    sandbox.commit("master", "first", &[("greeting", "hello\n")]);
+    let server = Server::ready(&sandbox, &["--metrics", "127.0.0.1:0"]);
+    let mut client = Client::new(&server.host());
+    assert_eq!(client.mkdir("branch/master/transactions/t"), None);
+    let live = client.walk("branch/master/head.live").unwrap();
+    client.ask(112, &[&live[..], &[0]].concat()).unwrap();
+    let read = |offset: u64| [&live[..], &offset.to_le_bytes(), &[0, 1, 0, 0]].concat();
+    assert_eq!(client.ask(116, &read(0)).unwrap().len(), 4 + 41);
+    // The next read waits, and another connection has gone without a word.
+    client.send(116, &read(41));
+    drop(Client::new(&server.host()));
+    let url = server.says("metrics at ");
+    eventually("a stream is open", || {
+        http(&url, "/metrics")
+            .2
+            .contains("\ndatakit_streams 1\n")
+            .then_some(())
+    });
+    server.stop();
+}
+
+#[test]
 fn what_is_read_only_is_not_written() {
     let sandbox = Sandbox::with_store();
     sandbox.commit("master", "first", &[("greeting", "hello\n")]);
@@ -416,10 +440,7 @@ impl Client {
 
     /// Sends a message; returns the body of the answer, or the error's text.
     fn ask(&mut self, kind: u8, body: &[u8]) -> Result<Vec<u8>, String> {
-        let length = u32::try_from(7 + body.len()).unwrap().to_le_bytes();
-        let tag = if kind == 100 { [0xff; 2] } else { [1, 0] };
-        let message = [&length[..], &[kind], &tag, body].concat();
-        self.stream.write_all(&message).unwrap();
+        self.send(kind, body);
         let mut head = [0; 7];
         self.stream.read_exact(&mut head).unwrap();
         let length = u32::from_le_bytes(head[..4].try_into().unwrap());
@@ -431,6 +452,13 @@ impl Client {
         }
         assert_eq!(head[4], kind + 1);
         Ok(body)
+    }
+
+    fn send(&mut self, kind: u8, body: &[u8]) {
+        let length = u32::try_from(7 + body.len()).unwrap().to_le_bytes();
+        let tag = if kind == 100 { [0xff; 2] } else { [1, 0] };
+        let message = [&length[..], &[kind], &tag, body].concat();
+        self.stream.write_all(&message).unwrap();
     }
 
     fn walk(&mut self, path: &str) -> Result<[u8; 4], String> {
