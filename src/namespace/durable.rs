@@ -117,7 +117,8 @@ impl Keeper for Shared {
 }
 
 impl World {
-    /// Returns a durable transaction by its name or an unambiguous prefix.
+    /// Returns a durable transaction by its name or an unambiguous prefix; with
+    /// `=` behind it by exactly that name.
     async fn durable(self: &Arc<Self>, prefix: &[u8]) -> Result<Arc<Durable>> {
         let missing = || {
             let shown = crate::model::text::quote(prefix);
@@ -127,7 +128,13 @@ impl World {
             .map_err(|_| missing())?
             .to_owned();
         let find = move |store: &Arc<Store>| {
-            let found = store.transaction(&prefix)?;
+            let found = match prefix.strip_suffix('=') {
+                None => store.transaction(&prefix)?,
+                Some(name) => {
+                    let missing = || store::Error::NotFound(format!("transaction {name}"));
+                    store.transaction_named(&TransactionId::new(name).ok_or_else(missing)?)?
+                }
+            };
             store.transaction_with_ref(&found.id)
         };
         let (at, transaction) = self.run(find).await?;
