@@ -106,7 +106,7 @@ impl Cli {
 #[derive(clap::Args, Debug)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
-    /// The store: a Git repository, or tcp://HOST[:PORT] or unix:///PATH of a server
+    /// The store: a Git repository, or tcp://HOST:PORT or unix:///PATH of a server
     ///
     /// Without it: the nearest repository at or above the current folder.
     #[arg(short = 'C', long, global = true, env = "DK_STORE", hide_env_values = true, value_name = "STORE",

@@ -54,11 +54,13 @@ pub struct Args {
     /// Serve an empty store that is kept in memory and ends with the server
     #[arg(long, conflicts_with_all = ["named", "git"])]
     memory: bool,
-    /// Where to listen: tcp://HOST[:PORT], unix:///PATH[?mode=0660] or fd://N; may be given again
+    /// Where to listen: tcp://HOST:PORT, unix:///PATH or fd://N; may be given again
     ///
-    /// Without it tcp://127.0.0.1:5640. tcp:// alone is every interface. A Unix socket is for its
-    /// owner only unless a mode is given. fd://N is a listening socket that was
-    /// inherited; those systemd passes are taken by themselves.
+    /// Without it tcp://127.0.0.1:5640; 5640 is also the port where none is
+    /// named, and tcp:// alone is every interface. A Unix socket is for its
+    /// owner only, unless as in unix:///PATH?mode=0660 a mode is given. fd://N is
+    /// a listening socket that was inherited; those systemd passes are taken by
+    /// themselves.
     #[arg(
         long,
         value_name = "URL",

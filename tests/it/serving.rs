@@ -410,13 +410,13 @@ fn what_is_read_only_is_not_written() {
 }
 
 /// As much of a 9P2000.u client as a test needs.
-struct Client {
+pub struct Client {
     stream: TcpStream,
     fids: u32,
 }
 
 impl Client {
-    fn new(host: &str) -> Self {
+    pub fn new(host: &str) -> Self {
         let stream = TcpStream::connect(host).unwrap();
         stream.set_read_timeout(LIMIT).unwrap();
         let mut client = Self { stream, fids: 0 };
@@ -472,12 +472,21 @@ impl Client {
         Ok(fid)
     }
 
-    fn read(&mut self, path: &str) -> String {
+    pub fn read(&mut self, path: &str) -> String {
         let fid = self.walk(path).unwrap();
         self.ask(112, &[&fid[..], &[0]].concat()).unwrap();
         let read = [&fid[..], &[0; 8], &4096u32.to_le_bytes()].concat();
         let found = self.ask(116, &read).unwrap();
         String::from_utf8(found[4..].to_vec()).unwrap()
+    }
+
+    pub fn write(&mut self, path: &str, data: &str) {
+        let fid = self.walk(path).unwrap();
+        self.ask(112, &[&fid[..], &[0x11]].concat()).unwrap();
+        let length = u32::try_from(data.len()).unwrap().to_le_bytes();
+        let write = [&fid[..], &[0; 8], &length, data.as_bytes()].concat();
+        self.ask(118, &write).unwrap();
+        self.ask(120, &fid).unwrap();
     }
 
     /// Returns why it could not be made.
