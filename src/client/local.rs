@@ -4,6 +4,7 @@
 //! task, owned by [`Local`], wakes watches.
 
 mod failure;
+mod source;
 
 use std::io::Read;
 use std::path::Path;
@@ -15,7 +16,7 @@ use futures_util::StreamExt as _;
 use crate::client::*;
 use crate::model::{HashKind, Time};
 pub use crate::store::engine::Durability;
-use crate::store::engine::{Engine, Repository};
+use crate::store::engine::{Engine, ObjectKind, Repository};
 use crate::store::face::{self, Feed, Looker};
 use crate::store::{self, Store, history, rev, walk};
 
@@ -232,8 +233,8 @@ impl Client for Local {
     async fn open_blob(&self, id: &ObjectId) -> Result<Box<dyn Read + Send>> {
         let id = *id;
         self.read(move |store| match store.engine.header(&id)? {
-            Some(_) => store.objects.open(&id),
-            None => Err(store::Error::NotFound(format!("blob {id}"))),
+            Some((ObjectKind::Blob, _)) => store.objects.open(&id),
+            _ => Err(store::Error::NotFound(format!("blob {id}"))),
         })
         .await
     }

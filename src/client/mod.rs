@@ -170,8 +170,8 @@ pub type Records<T> = Pin<Box<dyn Stream<Item = Result<T>> + Send>>;
 
 /// A dk database.
 ///
-/// Implemented by `Local` (a Git repository in this process) and, later,
-/// `Remote` (a server). All must pass `tests/it/client_contract.rs`; a
+/// Implemented by `Local` (a Git repository in this process) and `Remote` (a
+/// server). All must pass `tests/it/client_contract.rs`; a
 /// behaviour not tested there is not promised here.
 #[async_trait::async_trait]
 pub trait Client: Send + Sync {
@@ -232,10 +232,11 @@ pub trait Client: Send + Sync {
     fn walk(&self, at: &At, path: &TreePath, sizes: bool) -> Records<Item>;
 
     /// Opens a file. Memory does not grow with its length. The reader blocks:
-    /// use it where that is allowed.
+    /// use it where that is allowed. (The first 4 KiB may be read anywhere.)
     async fn open(&self, at: &At, path: &TreePath) -> Result<Box<dyn Read + Send>>;
 
-    /// Opens a blob by its id.
+    /// Opens a blob by its id. Where there is none, or something else has that
+    /// id: [`Kind::NotFound`].
     async fn open_blob(&self, id: &ObjectId) -> Result<Box<dyn Read + Send>>;
 
     /// Opens several blobs that some tree names, in one go. Small ones may be

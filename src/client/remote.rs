@@ -14,6 +14,8 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::TryStreamExt as _;
+
 use crate::client::*;
 use crate::model::Entry;
 use crate::model::text::{
@@ -241,6 +243,12 @@ impl Remote {
     }
 }
 
+/// Returns the element of `tx` that names a transaction, and none whose name
+/// only begins like that.
+fn exactly(tx: &TransactionId) -> Vec<u8> {
+    format!("{tx}=").into_bytes()
+}
+
 /// Returns the id in a line.
 fn one_id(text: &[u8]) -> Result<ObjectId> {
     let id = ObjectId::from_hex(text.trim_ascii_end());
@@ -296,7 +304,8 @@ impl Client for Remote {
         };
         let start = Rev::from(*id);
         let element = LogElement { start, query }.write();
-        let commit = self.first("log", element, take_commit_record).await?;
+        let commit = self.first("log", element, take_commit_record).await;
+        let commit = commit.map_err(|error| failure::of_commits(error, &[*id]))?;
         let commit = commit.ok_or_else(|| failure::nonsense("a commit"))?;
         match commit.id == *id {
             true => Ok(commit),
@@ -447,14 +456,17 @@ impl Client for Remote {
         if query.from.is_empty() || query.limit == Some(0) {
             return Box::pin(futures_util::stream::empty());
         }
-        let start = Rev::from(query.from.remove(0));
+        let id = query.from.remove(0);
+        let start = Rev::from(id);
         let element = LogElement { start, query }.write();
-        read::records(self.core.clone(), "log", element, take_commit_record, true)
+        let commits = read::records(self.core.clone(), "log", element, take_commit_record, true);
+        Box::pin(commits.map_err(move |error| failure::of_commits(error, &[id])))
     }
 
     async fn merge_bases(&self, a: &ObjectId, b: &ObjectId) -> Result<Vec<ObjectId>> {
         let element = ResolveQuery::Bases((*a).into(), (*b).into()).write();
-        let text = self.resolved(element).await?;
+        let text = self.resolved(element).await;
+        let text = text.map_err(|error| failure::of_commits(error, &[*a, *b]))?;
         let lines = text.split(|b| *b == b'\n').filter(|line| !line.is_empty());
         lines.map(one_id).collect()
     }
@@ -497,7 +509,11 @@ impl Client for Remote {
             .await?;
         let mut found = Vec::with_capacity(names.len());
         for names in names.chunks(TOGETHER) {
-            let reading = names.iter().map(|name| self.meta(name));
+            let exact: Vec<Vec<u8>> = names
+                .iter()
+                .map(|name| [name, &b"="[..]].concat())
+                .collect();
+            let reading = exact.iter().map(|name| self.meta(name));
             for transaction in futures_util::future::join_all(reading).await {
                 match transaction {
                     Ok(transaction) => found.push(transaction),
@@ -526,7 +542,7 @@ impl Client for Remote {
     }
 
     async fn tx_merge(&self, tx: &TransactionId, theirs: &ObjectId) -> Result<Transaction> {
-        let (name, text) = (tx.as_str().as_bytes().to_vec(), theirs.to_string());
+        let (name, text) = (exactly(tx), theirs.to_string());
         let what = Context::change(format!("{theirs} was merged into transaction {tx}"));
         self.once(what, |session| async move {
             session
@@ -534,7 +550,7 @@ impl Client for Remote {
                 .await
         })
         .await?;
-        self.meta(tx.as_str().as_bytes()).await
+        self.meta(&exactly(tx)).await
     }
 
     async fn tx_resolve(
@@ -560,7 +576,7 @@ impl Client for Remote {
     }
 
     async fn tx_abort(&self, tx: &TransactionId) -> Result<()> {
-        let name = tx.as_str().as_bytes().to_vec();
+        let name = exactly(tx);
         let what = Context::change(format!("transaction {tx} was aborted"));
         let aborted = self.once(what, |session| async move {
             session
@@ -569,12 +585,10 @@ impl Client for Remote {
         });
         match aborted.await {
             // Where it is gone now, it was aborted, by whomever.
-            Err(error) if failure::is_unknown(&error) => {
-                match self.transaction(tx.as_str()).await {
-                    Err(gone) if gone.kind() == Kind::NotFound => Ok(()),
-                    _ => Err(error),
-                }
-            }
+            Err(error) if failure::is_unknown(&error) => match self.meta(&exactly(tx)).await {
+                Err(gone) if gone.kind() == Kind::NotFound => Ok(()),
+                _ => Err(error),
+            },
             result => result.map(|_| ()),
         }
     }

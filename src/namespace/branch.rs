@@ -16,7 +16,8 @@ use crate::store::engine::HeadName;
 use crate::store::{self, Store};
 
 use super::entry::{Dir, Folder};
-use super::files::{Command, Status, Turn, lock};
+use super::export::Export;
+use super::files::{Command, Recent, Status, Turn, lock};
 use super::node::{Call, Create, Error, Node, Result, Shape};
 use super::root::named;
 use super::snapshots::{Diffs, parse_id};
@@ -77,7 +78,12 @@ impl Cell {
 /// The branches of one connection. Looking one up and making one take turns:
 /// what is asked for right behind the making of it finds it.
 #[derive(Default)]
-pub struct Branches(Mutex<Cells>, Turn<()>);
+pub struct Branches {
+    cells: Mutex<Cells>,
+    /// Those whose commands were used.
+    recent: Recent<Cell>,
+    turn: Turn<()>,
+}
 
 #[derive(Default)]
 struct Cells {
@@ -91,16 +97,16 @@ struct Cells {
 
 impl Branches {
     fn touched(&self) -> BTreeSet<BranchName> {
-        lock(&self.0).touched.keys().cloned().collect()
+        lock(&self.cells).touched.keys().cloned().collect()
     }
 
     fn get(&self, name: &BranchName) -> Option<Arc<Cell>> {
-        lock(&self.0).touched.get(name).cloned()
+        lock(&self.cells).touched.get(name).cloned()
     }
 
     /// Returns the cell of a branch, made where there is none.
     fn cell(&self, name: &BranchName) -> Arc<Cell> {
-        let cells = &mut *lock(&self.0);
+        let cells = &mut *lock(&self.cells);
         if let Some(cell) = cells.touched.get(name) {
             return cell.clone();
         }
@@ -119,19 +125,19 @@ impl Branches {
     /// Keeps a branch in the listing whatever becomes of it.
     pub fn touch(&self, name: &BranchName) -> Arc<Cell> {
         let cell = self.cell(name);
-        lock(&self.0).touched.insert(name.clone(), cell.clone());
+        lock(&self.cells).touched.insert(name.clone(), cell.clone());
         cell
     }
 
     fn forget(&self, name: &BranchName) {
-        let cells = &mut *lock(&self.0);
+        let cells = &mut *lock(&self.cells);
         cells.touched.remove(name);
         cells.known.remove(name);
     }
 
     fn rename(&self, cell: &Arc<Cell>, to: &BranchName) {
         let from = std::mem::replace(&mut *lock(&cell.name), to.clone());
-        let cells = &mut *lock(&self.0);
+        let cells = &mut *lock(&self.cells);
         if cells.touched.remove(&from).is_some() {
             cells.touched.insert(to.clone(), cell.clone());
         } else {
@@ -186,7 +192,7 @@ impl Folder for All {
     async fn lookup(&self, at: &Dir, _: &Call, name: &[u8]) -> Result<Arc<dyn Node>> {
         let missing = || failure::no_entry(format!("branch {}", crate::model::text::quote(name)));
         let branch = BranchName::new(decode(name)?).map_err(|_| missing())?;
-        let _turn = self.0.branches.1.take().await;
+        let _turn = self.0.branches.turn.take().await;
         let cell = match self.0.branches.get(&branch) {
             Some(cell) => cell,
             None => {
@@ -204,7 +210,7 @@ impl Folder for All {
             return Err(failure::only_directories());
         }
         let branch = BranchName::new(decode(name)?)?;
-        let _turn = self.0.branches.1.take().await;
+        let _turn = self.0.branches.turn.take().await;
         self.fits(&branch).await?;
         let cell = self.0.branches.touch(&branch);
         Ok(dir(at, &self.0, &cell))
@@ -246,6 +252,7 @@ const ENTRIES: &[(&[u8], Shape)] = &[
     (b"apply", Shape::File),
     (b"merge", Shape::File),
     (b"begin", Shape::File),
+    (b"export.tar", Shape::File),
 ];
 
 impl Branch {
@@ -254,6 +261,7 @@ impl Branch {
     }
 
     fn commands(&self) -> &Commands {
+        self.connection.branches.recent.keep(&self.cell);
         self.cell.commands.get_or_init(|| Commands {
             fast_forward: self.command(fast_forward),
             reset: self.command(reset),
@@ -430,13 +438,14 @@ impl Folder for Branch {
             b"tx" => at.dir(
                 name,
                 durable::All {
-                    world: world.clone(),
+                    connection: self.connection.clone(),
                     cell: Some(cell.clone()),
                 },
             ),
             b"apply" => at.file(name, calls::of_branch(world, cell, calls::edit)),
             b"merge" => at.file(name, calls::of_branch(world, cell, calls::merge)),
             b"begin" => at.file(name, calls::of_branch(world, cell, calls::begin)),
+            b"export.tar" => at.file(name, export(world, cell)),
             _ => return Err(failure::no_name(name)),
         })
     }
@@ -493,5 +502,14 @@ fn head(world: &Arc<World>, cell: &Arc<Cell>) -> Status {
             let head = world.run(move |store| store.head(&branch)).await?;
             Ok(live::head_line(head))
         })
+    })
+}
+
+/// `export.tar`, of the head when it is opened.
+fn export(world: &Arc<World>, cell: &Arc<Cell>) -> Export {
+    let (asked, cell) = (world.clone(), cell.clone());
+    Export::new(world, move || -> BoxFuture<'static, _> {
+        let (world, root) = (asked.clone(), live::HeadTree(cell.clone()));
+        Box::pin(async move { world.run(move |store| view::Root::now(&root, store)).await })
     })
 }

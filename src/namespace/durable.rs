@@ -6,25 +6,26 @@
 //! the edits are applied to the transaction as it is by then, so that edits of
 //! different files all stand.
 
+mod line;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use futures_util::future::BoxFuture;
 
-use crate::model::text::write_signature;
 use crate::model::{BranchName, ObjectId, State, Time, Transaction, TransactionId};
 use crate::store::{self, Store};
 
 use super::branch::Cell;
+use super::control::{Ctl, Sides, conflicts, list, moved, read_ctl, read_parents, side, status};
 use super::entry::{self, COUNTED, Dir, key};
-use super::files::{Command, Computed, Fixed, Memory, Text, lock};
+use super::files::{Command, Computed, Fixed, Memory, lock};
+use super::import::Import;
 use super::node::{Call, Create, Error, Node, Result, Shape};
 use super::rw::{self, Keeper, Space};
 use super::snapshots::{Diffs, parse_id};
-use super::transaction::{
-    Ctl, Sides, conflicts, list, moved, read_ctl, read_parents, read_who, side,
-};
-use super::{World, calls, failure, who};
+use super::{Connection, World, calls, failure, who};
+use line::{Line, What, author_line};
 
 /// The transactions in somebody's hands.
 #[derive(Default)]
@@ -60,6 +61,7 @@ struct Known {
 struct Files {
     ctl: Arc<Command>,
     merge: Arc<Command>,
+    import: Arc<Import>,
     texts: Vec<(&'static [u8], Arc<Memory>)>,
 }
 
@@ -115,7 +117,8 @@ impl Keeper for Shared {
 }
 
 impl World {
-    /// Returns a durable transaction by its name or an unambiguous prefix.
+    /// Returns a durable transaction by its name or an unambiguous prefix; with
+    /// `=` behind it by exactly that name.
     async fn durable(self: &Arc<Self>, prefix: &[u8]) -> Result<Arc<Durable>> {
         let missing = || {
             let shown = crate::model::text::quote(prefix);
@@ -125,7 +128,13 @@ impl World {
             .map_err(|_| missing())?
             .to_owned();
         let find = move |store: &Arc<Store>| {
-            let found = store.transaction(&prefix)?;
+            let found = match prefix.strip_suffix('=') {
+                None => store.transaction(&prefix)?,
+                Some(name) => {
+                    let missing = || store::Error::NotFound(format!("transaction {name}"));
+                    store.transaction_named(&TransactionId::new(name).ok_or_else(missing)?)?
+                }
+            };
             store.transaction_with_ref(&found.id)
         };
         let (at, transaction) = self.run(find).await?;
@@ -242,12 +251,13 @@ impl Durable {
                 )
             };
             Files {
-                ctl: self.command(|durable, call, text| {
+                ctl: Command::of(self, |durable, call, text| {
                     Box::pin(async move { durable.control(&call, &text).await })
                 }),
-                merge: self.command(|durable, call, text| {
+                merge: Command::of(self, |durable, call, text| {
                     Box::pin(async move { durable.merge(&call, &text).await })
                 }),
+                import: self.import(),
                 texts: vec![
                     text(b"msg", What::Message),
                     text(b"parents", What::Parents),
@@ -258,18 +268,24 @@ impl Durable {
         })
     }
 
-    fn command(
-        self: &Arc<Self>,
-        run: fn(Arc<Self>, Call, Vec<u8>) -> BoxFuture<'static, Result<Vec<u8>>>,
-    ) -> Arc<Command> {
+    fn import(self: &Arc<Self>) -> Arc<Import> {
         let durable = Arc::downgrade(self);
-        let command = move |call: &Call, text: Vec<u8>| -> BoxFuture<'static, Result<Vec<u8>>> {
-            match durable.upgrade() {
-                Some(durable) => run(durable, call.clone(), text),
-                None => Box::pin(async { Err(failure::no_entry("the transaction")) }),
-            }
-        };
-        Arc::new(Command::new(command))
+        Import::new(
+            &self.world,
+            move |call, edits, _| -> BoxFuture<'static, Result<()>> {
+                let (durable, call) = (durable.upgrade(), call.clone());
+                Box::pin(async move {
+                    let durable = durable.ok_or_else(|| failure::no_entry("the transaction"))?;
+                    durable.sync(&call).await?;
+                    let id = durable.id.clone();
+                    let edit = move |store: &Arc<Store>| {
+                        store.tx_edit(&id, edits, Time::now())?;
+                        Ok(())
+                    };
+                    durable.world.change(&call, edit).await
+                })
+            },
+        )
     }
 
     /// Makes a file that tells something of what it is now.
@@ -285,101 +301,33 @@ impl Durable {
     }
 }
 
-/// A text of a transaction.
-struct Line {
-    durable: Weak<Durable>,
-    what: What,
-}
-
-#[derive(Clone, Copy)]
-enum What {
-    Message,
-    Parents,
-    Author,
-    Base,
-}
-
-impl Line {
-    fn durable(&self) -> Result<Arc<Durable>> {
-        let durable = self.durable.upgrade();
-        durable.ok_or_else(|| failure::no_entry("the transaction"))
-    }
-}
-
-fn author_line(transaction: &Transaction) -> Vec<u8> {
-    let mut line = Vec::new();
-    write_signature(&mut line, &transaction.author);
-    line.push(b'\n');
-    line
-}
-
-#[async_trait::async_trait]
-impl Text for Line {
-    async fn load(&self, _: &Call) -> Result<Vec<u8>> {
-        let durable = self.durable()?;
-        let written = match self.what {
-            What::Message => lock(&durable.message).clone(),
-            What::Parents => lock(&durable.parents).clone(),
-            What::Author | What::Base => None,
-        };
-        if let Some(written) = written {
-            return Ok(written);
-        }
-        let now = durable.now().await?;
-        let lines = |ids: &[ObjectId]| ids.iter().map(|id| format!("{id}\n")).collect::<String>();
-        Ok(match self.what {
-            What::Message => now.message,
-            What::Parents => lines(&now.parents).into_bytes(),
-            What::Author => author_line(&now),
-            What::Base => lines(now.base.as_slice()).into_bytes(),
-        })
-    }
-
-    async fn save(&self, call: &Call, text: Vec<u8>) -> Result<()> {
-        let durable = self.durable()?;
-        durable.world.writable()?;
-        let line = text.trim_ascii();
-        let id = durable.id.clone();
-        match self.what {
-            What::Message => *lock(&durable.message) = Some(text),
-            What::Parents => *lock(&durable.parents) = Some(text),
-            // Emptied, to be written anew.
-            What::Author | What::Base if line.is_empty() => {}
-            What::Author => {
-                let author = read_who(line, Time::now());
-                let name = move |store: &Arc<Store>| {
-                    store.tx_author(&id, &author, Time::now())?;
-                    Ok(())
-                };
-                durable.world.change(call, name).await?;
-            }
-            What::Base => {
-                let base = parse_id(durable.world.store.engine.hash_kind(), line)?;
-                let begin = move |store: &Arc<Store>| {
-                    store.tx_base(&id, &base, Time::now())?;
-                    Ok(())
-                };
-                durable.world.change(call, begin).await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn sync(&self, call: &Call) -> Result<()> {
-        self.durable()?.sync(call).await
-    }
-}
-
 /// `/tx`, or `tx` of a branch.
 pub struct All {
-    pub world: Arc<World>,
+    pub connection: Arc<Connection>,
     /// Nothing: those of all branches.
     pub cell: Option<Arc<Cell>>,
 }
 
 impl All {
+    fn world(&self) -> &Arc<World> {
+        &self.connection.world
+    }
+
     fn branch(&self) -> Option<BranchName> {
         self.cell.as_ref().map(|cell| cell.name())
+    }
+
+    async fn find(&self, at: &Dir, name: &[u8]) -> Result<Arc<dyn Node>> {
+        let durable = self.world().durable(name).await?;
+        if let Some(branch) = self.branch()
+            && lock(&durable.known).transaction.branch != branch
+        {
+            return Err(failure::no_name(name));
+        }
+        Ok(at.dir(
+            durable.id.as_str().as_bytes(),
+            Entries(durable.clone(), self.connection.clone()),
+        ))
     }
 }
 
@@ -390,7 +338,7 @@ impl entry::Folder for All {
     }
 
     fn mtime(&self) -> i64 {
-        self.world.started
+        self.world().started
     }
 
     fn key_of(&self, name: &[u8]) -> Option<u64> {
@@ -409,19 +357,15 @@ impl entry::Folder for All {
                     .collect())
             }
         };
-        let ids = self.world.run(ids).await?;
+        let ids = self.world().run(ids).await?;
         let entry = |id: TransactionId| (id.as_str().into(), Shape::Dir);
         Ok(ids.into_iter().map(entry).collect())
     }
 
     async fn lookup(&self, at: &Dir, _: &Call, name: &[u8]) -> Result<Arc<dyn Node>> {
-        let durable = self.world.durable(name).await?;
-        if let Some(branch) = self.branch()
-            && lock(&durable.known).transaction.branch != branch
-        {
-            return Err(failure::no_name(name));
-        }
-        Ok(at.dir(durable.id.as_str().as_bytes(), Entries(durable.clone())))
+        // Who asks right behind the making of one finds it.
+        let _turn = self.connection.turn.take().await;
+        self.find(at, name).await
     }
 
     async fn create(
@@ -445,13 +389,14 @@ impl entry::Folder for All {
         })?;
         let begin =
             move |store: &Arc<Store>| Ok(store.begin(&branch, None, Some(&id), &who(store)?)?);
-        self.world.change(call, begin).await?;
-        self.lookup(at, call, name).await
+        let _turn = self.connection.turn.take().await;
+        self.world().change(call, begin).await?;
+        self.find(at, name).await
     }
 }
 
-/// `tx/ID`.
-struct Entries(Arc<Durable>);
+/// `tx/ID`, for one connection.
+struct Entries(Arc<Durable>, Arc<Connection>);
 
 /// The entries of a durable transaction; after a merge those of the merge too.
 const ENTRIES: &[(&[u8], Shape)] = &[
@@ -462,6 +407,8 @@ const ENTRIES: &[(&[u8], Shape)] = &[
     (b"committer", Shape::File),
     (b"ctl", Shape::File),
     (b"diff", Shape::Dir),
+    (b"import", Shape::File),
+    (b"import.status", Shape::File),
     (b"merge", Shape::File),
     (b"meta", Shape::File),
     (b"msg", Shape::File),
@@ -487,6 +434,11 @@ impl entry::Folder for Entries {
         Some(self.0.key)
     }
 
+    fn key_of(&self, name: &[u8]) -> Option<u64> {
+        let known = lock(&self.0.known);
+        Self::sides(&known.transaction)?.key(self.0.key, name)
+    }
+
     fn mtime(&self) -> i64 {
         lock(&self.0.known).transaction.edited.seconds
     }
@@ -498,6 +450,9 @@ impl entry::Folder for Entries {
 
     async fn lookup(&self, at: &Dir, _: &Call, name: &[u8]) -> Result<Arc<dyn Node>> {
         let durable = &self.0;
+        if !matches!(name, b"apply" | b"meta" | b"state") {
+            self.1.recent.keep(durable);
+        }
         if let b"ours" | b"theirs" | b"base" | b"conflicts" = name {
             let now = durable.now().await?;
             if let Some(sides) = Self::sides(&now) {
@@ -527,6 +482,8 @@ impl entry::Folder for Entries {
                 };
                 at.dir(name, Diffs::new(&durable.world, Arc::new(now)))
             }
+            b"import" => at.shared_file(name, files.import.clone()),
+            b"import.status" => at.file(name, status(&files.import)),
             b"merge" => at.shared_file(name, files.merge.clone()),
             b"meta" => at.file(name, durable.tells(calls::record)),
             b"origin" => at.file(name, Fixed::new(Vec::new())),

@@ -5,6 +5,7 @@
 //! files in sequence, with an empty read after each result, which clients of
 //! old take for "nothing more now".
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -32,6 +33,30 @@ impl<T> Turn<T> {
 /// Takes a lock that no panic can leave half done.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a connection used last, kept although nobody has it open: a result that
+/// was not read yet is read by who opens the file next.
+pub struct Recent<T>(Mutex<VecDeque<Arc<T>>>);
+
+impl<T> Default for Recent<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T> Recent<T> {
+    /// Keeps it, and lets the oldest go where there are many.
+    pub fn keep(&self, used: &Arc<T>) {
+        const KEPT: usize = 128;
+        let mut recent = lock(&self.0);
+        recent.retain(|other| !Arc::ptr_eq(other, used));
+        recent.push_back(used.clone());
+        // It is dropped behind the lock.
+        let oldest = (recent.len() > KEPT).then(|| recent.pop_front());
+        drop(recent);
+        drop(oldest);
+    }
 }
 
 /// Reads by position: at the end nothing, beyond it a failure.
@@ -435,6 +460,21 @@ impl Command {
             run: Box::new(run),
             latest: Mutex::default(),
         }
+    }
+}
+
+/// What a command of some owner does.
+pub type Method<T> = fn(Arc<T>, Call, Vec<u8>) -> BoxFuture<'static, Result<Vec<u8>>>;
+
+impl Command {
+    /// A command of what holds it: it holds its owner only while it runs.
+    pub fn of<T: Send + Sync + 'static>(owner: &Arc<T>, run: Method<T>) -> Arc<Self> {
+        let owner = Arc::downgrade(owner);
+        let command = move |call: &Call, text: Vec<u8>| match owner.upgrade() {
+            Some(owner) => run(owner, call.clone(), text),
+            None => Box::pin(async { Err(failure::no_entry("what the command is about")) }),
+        };
+        Arc::new(Self::new(command))
     }
 }
 

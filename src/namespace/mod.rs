@@ -14,11 +14,14 @@ mod blob;
 mod branch;
 mod call;
 mod calls;
+mod control;
 mod debug;
 mod durable;
 mod entry;
+mod export;
 mod failure;
 mod files;
+mod import;
 mod live;
 mod maintenance;
 pub mod node;
@@ -98,6 +101,8 @@ impl node::Tree for Namespace {
             branches: branch::Branches::default(),
             remotes: remotes::Remotes::default(),
             collect: OnceLock::new(),
+            recent: files::Recent::default(),
+            turn: files::Turn::default(),
             transactions: AtomicUsize::new(0),
         });
         lock(&self.0.connections).insert(number, Arc::downgrade(&connection));
@@ -198,6 +203,10 @@ pub struct Connection {
     pub remotes: remotes::Remotes,
     /// `maintenance/tx`, which keeps a result.
     pub collect: OnceLock<Arc<files::Command>>,
+    /// Durable transactions used last.
+    pub recent: files::Recent<durable::Durable>,
+    /// Of making durable transactions and looking them up.
+    pub turn: files::Turn<()>,
     /// Volatile transactions that are open.
     transactions: AtomicUsize,
 }

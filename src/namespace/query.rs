@@ -2,8 +2,8 @@
 //! a name that is a question finds a file with its answer. `refs` tells all
 //! branches.
 //!
-//! An answer is made as it is read, by a thread that waits while nobody does,
-//! so a long one needs no memory.
+//! An answer is made as it is read, piece by piece, so a long one needs neither
+//! memory nor a thread of its own.
 
 use std::sync::Arc;
 
@@ -14,15 +14,15 @@ use crate::model::text::{
     DiffQuery, LogElement, LsQuery, LsShape, ResolveQuery, write_change, write_commit_record,
     write_item, write_ref, write_stat,
 };
-use crate::model::{Item, Rev};
-use crate::store::face::{self, Feed};
+use crate::model::{Entry, Item, Rev, TreePath};
+use crate::store::diff::Differences;
 use crate::store::{self, Store, history, rev, walk};
 
 use super::World;
 use super::entry::{Dir, File, Folder};
 use super::files::Fixed;
 use super::node::{Call, Node, Result, Shape};
-use super::stream::{Answers, Records};
+use super::stream::{Answer as Long, Records};
 
 /// Makes the file that answers a question.
 type Answer = fn(Arc<World>, Vec<u8>) -> BoxFuture<'static, Result<Arc<dyn File>>>;
@@ -77,33 +77,43 @@ pub fn resolve(world: Arc<World>, name: Vec<u8>) -> BoxFuture<'static, Result<Ar
     })
 }
 
-/// Makes a file of records. `prepare` finds what opening it can fail for;
-/// `give` gives the records.
-fn records<P: Send + 'static>(
-    world: Arc<World>,
-    prepare: impl Fn(&Store) -> store::Result<P> + Clone + Send + Sync + 'static,
-    give: impl Fn(&Arc<Store>, P, &mut Feed<Vec<u8>>) -> store::Result<()>
-    + Clone
-    + Send
-    + Sync
-    + 'static,
-) -> Records {
-    Records::new(move |_: &Call| -> BoxFuture<'static, Result<Answers>> {
-        let (world, prepare, give) = (world.clone(), prepare.clone(), give.clone());
-        Box::pin(async move {
-            let prepared = world.run(move |store| prepare(store)).await?;
-            Ok(face::feed(&world.store, move |store, feed| {
-                give(store, prepared, feed)
-            }))
-        })
-    })
+/// Makes a file of records. `begin` finds what opening it can fail for, and
+/// returns what gives the records one by one.
+fn records<N>(
+    world: &Arc<World>,
+    begin: impl Fn(&Store) -> store::Result<N> + Clone + Send + Sync + 'static,
+) -> Records
+where
+    N: FnMut(&Store, &mut Vec<u8>) -> store::Result<bool> + Send + 'static,
+{
+    let asked = world.clone();
+    Records::new(
+        world,
+        move |_: &Call| -> BoxFuture<'static, Result<Box<dyn Long>>> {
+            let (world, begin) = (asked.clone(), begin.clone());
+            Box::pin(async move {
+                let next = world.run(move |store| begin(store)).await?;
+                Ok(Box::new(OneByOne(next)) as Box<dyn Long>)
+            })
+        },
+    )
 }
 
-/// Prints one record.
-fn record(print: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
-    let mut text = Vec::new();
-    print(&mut text);
-    text
+/// Gives a record at each call; `false` when there are no more.
+struct OneByOne<N>(N);
+
+impl<N> Long for OneByOne<N>
+where
+    N: FnMut(&Store, &mut Vec<u8>) -> store::Result<bool> + Send + 'static,
+{
+    fn more(&mut self, store: &Store, text: &mut Vec<u8>, enough: usize) -> store::Result<bool> {
+        while text.len() < enough {
+            if !(self.0)(store, text)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
 }
 
 /// Below `log`: commits.
@@ -115,15 +125,17 @@ pub fn log(world: Arc<World>, name: Vec<u8>) -> BoxFuture<'static, Result<Arc<dy
         let start = world.run(find).await?;
         let mut query = asked.query;
         query.from.insert(0, start);
-        let prepare = move |_: &Store| Ok(query.clone());
-        let give = |store: &Arc<Store>, query, feed: &mut Feed<Vec<u8>>| {
-            for commit in history::Log::new(store.objects.clone(), query) {
-                let commit = commit?;
-                feed.push(record(|text| write_commit_record(text, &commit)))?;
-            }
-            Ok(())
+        let begin = move |store: &Store| {
+            let mut log = history::Log::new(store.objects.clone(), query.clone());
+            Ok(move |_: &Store, text: &mut Vec<u8>| {
+                let Some(commit) = log.next() else {
+                    return Ok(false);
+                };
+                write_commit_record(text, &commit?);
+                Ok(true)
+            })
         };
-        Ok(Arc::new(records(world, prepare, give)) as Arc<dyn File>)
+        Ok(Arc::new(records(&world, begin)) as Arc<dyn File>)
     })
 }
 
@@ -131,31 +143,64 @@ pub fn log(world: Arc<World>, name: Vec<u8>) -> BoxFuture<'static, Result<Arc<dy
 pub fn ls(world: Arc<World>, name: Vec<u8>) -> BoxFuture<'static, Result<Arc<dyn File>>> {
     Box::pin(async move {
         let asked = LsQuery::read(&name)?;
-        let query = asked.clone();
-        // The tree of a transaction is taken when the file is opened.
-        let prepare = move |store: &Store| {
-            let root = store.root_at(&query.at)?;
-            let at = At::Tree(root.id);
-            if query.shape != LsShape::Own {
-                store.entry_at(&at, &query.path)?;
-            }
-            Ok(at)
-        };
-        let give = move |store: &Arc<Store>, at: At, feed: &mut Feed<Vec<u8>>| {
-            let mut item = |item: Item| feed.push(record(|text| write_item(text, &item)));
-            match asked.shape {
-                LsShape::Own => match store.stat_at(&at, &asked.path)? {
-                    Some(stat) => feed.push(record(|text| write_stat(text, &stat, &asked.path))),
-                    None => Ok(()),
-                },
-                LsShape::Entries => store.list_at(&at, &asked.path, asked.sizes, &mut item),
-                LsShape::Leaves => {
-                    let entry = store.entry_at(&at, &asked.path)?;
-                    walk::walk(&store.objects, &entry, asked.sizes, &mut item)
+        Ok(match asked.shape {
+            LsShape::Own => Arc::new(records(&world, move |store| {
+                // One record or none, ready when the file is open.
+                let stat = store.stat_at(&asked.at, &asked.path)?;
+                let (mut left, path) = (stat, asked.path.clone());
+                Ok(move |_: &Store, text: &mut Vec<u8>| {
+                    if let Some(stat) = left.take() {
+                        write_stat(text, &stat, &path);
+                    }
+                    Ok(false)
+                })
+            })) as Arc<dyn File>,
+            LsShape::Entries => Arc::new(records(&world, move |store| {
+                let entry = store.entry_at(&asked.at, &asked.path)?;
+                if !entry.mode.is_dir() {
+                    return Err(store::Error::NotDirectory(asked.path.to_string()));
                 }
-            }
-        };
-        Ok(Arc::new(records(world, prepare, give)) as Arc<dyn File>)
+                let (tree, mut index) = (store.objects.tree(&entry.id)?, 0);
+                let sizes = asked.sizes;
+                Ok(move |store: &Store, text: &mut Vec<u8>| {
+                    if index == tree.len() {
+                        return Ok(false);
+                    }
+                    let found = tree.nth(index);
+                    index += 1;
+                    write_item(text, &item(store, found.name, found.entry, sizes)?);
+                    Ok(true)
+                })
+            })),
+            LsShape::Leaves => Arc::new(records(&world, move |store| {
+                let entry = store.entry_at(&asked.at, &asked.path)?;
+                let mut leaves = walk::Leaves::new(&store.objects, &entry)?;
+                let sizes = asked.sizes;
+                Ok(move |store: &Store, text: &mut Vec<u8>| {
+                    let Some((path, entry)) = leaves.next(&store.objects)? else {
+                        return Ok(false);
+                    };
+                    write_item(text, &item(store, path, entry, sizes)?);
+                    Ok(true)
+                })
+            })),
+        })
+    })
+}
+
+fn item(store: &Store, path: &[u8], entry: Entry, sized: bool) -> store::Result<Item> {
+    let size = match sized && entry.mode.is_blob() {
+        true => Some(store.objects.size(&entry.id)?),
+        false => None,
+    };
+    let mut whole = TreePath::root();
+    if !path.is_empty() {
+        whole.push(path);
+    }
+    Ok(Item {
+        path: whole,
+        entry,
+        size,
     })
 }
 
@@ -163,32 +208,40 @@ pub fn ls(world: Arc<World>, name: Vec<u8>) -> BoxFuture<'static, Result<Arc<dyn
 pub fn diff(world: Arc<World>, name: Vec<u8>) -> BoxFuture<'static, Result<Arc<dyn File>>> {
     Box::pin(async move {
         let asked = DiffQuery::read(&name)?;
-        let query = asked.clone();
-        let prepare = move |store: &Store| {
-            let tree = |at: &At| Ok::<_, store::Error>(At::Tree(store.root_at(at)?.id));
-            Ok((tree(&query.from)?, tree(&query.to)?))
-        };
-        let give = move |store: &Arc<Store>, (from, to), feed: &mut Feed<Vec<u8>>| {
-            store.diff_at(&from, &to, &asked.path, &mut |change| {
-                feed.push(record(|text| write_change(text, &change)))
+        let begin = move |store: &Store| {
+            let side = |at: &At| {
+                let root = store.root_at(at)?;
+                store.objects.lookup(&root.id, &asked.path)
+            };
+            let (old, new) = (side(&asked.from)?, side(&asked.to)?);
+            let mut differences =
+                Differences::new(&store.objects, old.as_ref(), new.as_ref(), &asked.path)?;
+            Ok(move |store: &Store, text: &mut Vec<u8>| {
+                let Some(change) = differences.next(&store.objects)? else {
+                    return Ok(false);
+                };
+                write_change(text, &change);
+                Ok(true)
             })
         };
-        Ok(Arc::new(records(world, prepare, give)) as Arc<dyn File>)
+        Ok(Arc::new(records(&world, begin)) as Arc<dyn File>)
     })
 }
 
 /// `refs`: all branches, those of remotes included.
 pub fn refs(world: &Arc<World>) -> Records {
-    let prepare = |store: &Store| Ok((store.branches()?, store.fetched_branches()?));
-    let give = |_: &Arc<Store>, (branches, fetched), feed: &mut Feed<Vec<u8>>| {
-        let (branches, fetched): (Vec<_>, Vec<_>) = (branches, fetched);
-        for branch in &branches {
-            feed.push(record(|text| write_ref(text, branch, false)))?;
-        }
-        for branch in &fetched {
-            feed.push(record(|text| write_ref(text, branch, true)))?;
-        }
-        Ok(())
-    };
-    records(world.clone(), prepare, give)
+    records(world, |store| {
+        let mut branches = store.branches()?.into_iter();
+        let mut fetched = store.fetched_branches()?.into_iter();
+        Ok(move |_: &Store, text: &mut Vec<u8>| {
+            if let Some(branch) = branches.next() {
+                write_ref(text, &branch, false);
+            } else if let Some(branch) = fetched.next() {
+                write_ref(text, &branch, true);
+            } else {
+                return Ok(false);
+            }
+            Ok(true)
+        })
+    })
 }

@@ -16,15 +16,19 @@ use crate::model::{Kind, ObjectId};
 use crate::store::{self, Store};
 
 use super::entry::{Dir, Folder, key};
-use super::files::{Command, Memory, Text, lock};
+use super::files::{Command, Memory, Text, Turn, lock};
 use super::node::{Call, Create, Error, Node, Result, Shape};
 use super::root::named;
 use super::stream::{Source, Stream};
 use super::{Connection, World, failure};
 
-/// Remotes that somebody has looked at, or made and not yet given a URL.
+/// Remotes that somebody has looked at, or made and not yet given a URL. Making
+/// one and looking one up take turns.
 #[derive(Default)]
-pub struct Remotes(Mutex<BTreeMap<Vec<u8>, Arc<Remote>>>);
+pub struct Remotes {
+    known: Mutex<BTreeMap<Vec<u8>, Arc<Remote>>>,
+    turn: Turn<()>,
+}
 
 /// One of them.
 pub struct Remote {
@@ -75,28 +79,13 @@ impl Remote {
     fn files(self: &Arc<Self>) -> &Files {
         self.files.get_or_init(|| Files {
             url: Arc::new(Memory::new(Arc::new(Url(Arc::downgrade(self))))),
-            fetch: self.command(|remote, call, branch| {
-                Box::pin(async move { remote.fetch(&call, branch).await })
+            fetch: Command::of(self, |remote, call, branch| {
+                Box::pin(async move { remote.fetch(&call, words(&branch)).await })
             }),
-            push: self.command(|remote, call, refspecs| {
-                Box::pin(async move { remote.push(&call, refspecs).await })
+            push: Command::of(self, |remote, call, refspecs| {
+                Box::pin(async move { remote.push(&call, words(&refspecs)).await })
             }),
         })
-    }
-
-    fn command(
-        self: &Arc<Self>,
-        run: fn(Arc<Self>, Call, String) -> BoxFuture<'static, Result<Vec<u8>>>,
-    ) -> Arc<Command> {
-        let remote = Arc::downgrade(self);
-        let command = move |call: &Call, text: Vec<u8>| -> BoxFuture<'static, Result<Vec<u8>>> {
-            let text = String::from_utf8_lossy(&text).into_owned();
-            match remote.upgrade() {
-                Some(remote) => run(remote, call.clone(), text),
-                None => Box::pin(async { Err(failure::no_entry("the remote")) }),
-            }
-        };
-        Arc::new(Command::new(command))
     }
 
     /// Brings a branch's objects here and tells its commit in `head`. No ref of
@@ -162,6 +151,10 @@ impl Remote {
         };
         self.world.change(call, push).await
     }
+}
+
+fn words(text: &[u8]) -> String {
+    String::from_utf8_lossy(text).into_owned()
 }
 
 /// Keeps the lines that a push says, up to a bound.
@@ -294,7 +287,7 @@ impl Folder for All {
 
     async fn list(&self, _: &Call) -> Result<Vec<(Vec<u8>, Shape)>> {
         let mut names = self.configured().await?;
-        let known = lock(&self.known().0);
+        let known = lock(&self.known().known);
         let written = known
             .iter()
             .filter(|(_, remote)| lock(&remote.written).is_some());
@@ -306,8 +299,9 @@ impl Folder for All {
     }
 
     async fn lookup(&self, at: &Dir, _: &Call, name: &[u8]) -> Result<Arc<dyn Node>> {
+        let _turn = self.known().turn.take().await;
         let configured = self.configured().await?.iter().any(|known| known == name);
-        let mut known = lock(&self.known().0);
+        let mut known = lock(&self.known().known);
         let remote = match known.get(name) {
             Some(remote) if configured || lock(&remote.written).is_some() => remote.clone(),
             _ if configured => {
@@ -339,10 +333,11 @@ impl Folder for All {
             return Err(Error::new(Kind::Invalid, message));
         }
         let taken = || failure::exists(format!("remote {shown}"));
+        let _turn = self.known().turn.take().await;
         if self.configured().await?.iter().any(|known| known == name) {
             return Err(taken());
         }
-        let mut known = lock(&self.known().0);
+        let mut known = lock(&self.known().known);
         if known
             .get(name)
             .is_some_and(|remote| lock(&remote.written).is_some())
@@ -431,7 +426,7 @@ impl Folder for RemoteDir {
             return Ok(());
         }
         let exists = |name: &str| failure::exists(format!("remote {name}"));
-        if lock(&self.known().0)
+        if lock(&self.known().known)
             .get(name)
             .is_some_and(|remote| lock(&remote.written).is_some())
         {
@@ -449,7 +444,7 @@ impl Folder for RemoteDir {
             };
             self.connection.world.change(call, rename).await?;
         }
-        let mut known = lock(&self.known().0);
+        let mut known = lock(&self.known().known);
         known.remove(old.as_bytes());
         *lock(&self.remote.name) = name.to_vec();
         known.insert(name.to_vec(), self.remote.clone());
@@ -468,7 +463,7 @@ impl Folder for RemoteDir {
             };
             self.connection.world.change(call, remove).await?;
         }
-        lock(&self.known().0).remove(name.as_bytes());
+        lock(&self.known().known).remove(name.as_bytes());
         Ok(())
     }
 }

@@ -57,8 +57,8 @@ impl Folder for Root {
             b"remotes" => at.dir(name, super::remotes::All(connection.clone())),
             b"debug" => at.dir(name, super::debug::Debug(world.clone())),
             b"tx" => {
-                let world = world.clone();
-                at.dir(name, super::durable::All { world, cell: None })
+                let (connection, cell) = (connection.clone(), None);
+                at.dir(name, super::durable::All { connection, cell })
             }
             b"resolve" => at.dir(name, query::Questions::new(world, query::resolve)),
             b"log" => at.dir(name, query::Questions::new(world, query::log)),

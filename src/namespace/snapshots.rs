@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use serde_json::json;
 
 use crate::model::{Change, Commit, Entry, HashKind, Mode, ObjectId};
@@ -11,6 +12,7 @@ use crate::store::{self, Store, diff};
 
 use super::World;
 use super::entry::{Dir, Folder};
+use super::export::Export;
 use super::failure;
 use super::files::{Computed, Fixed};
 use super::node::{Call, Node, Result, Shape};
@@ -78,6 +80,7 @@ impl Folder for Snapshot {
             (b"msg", Shape::File),
             (b"parents", Shape::File),
             (b"diff", Shape::Dir),
+            (b"export.tar", Shape::File),
         ]))
     }
 
@@ -97,7 +100,7 @@ impl Folder for Snapshot {
             }
             b"parents" => {
                 let (world, commit) = (self.world.clone(), commit.clone());
-                let parents = move |_: &Call| -> futures_util::future::BoxFuture<'static, _> {
+                let parents = move |_: &Call| -> BoxFuture<'static, _> {
                     let (world, commit) = (world.clone(), commit.clone());
                     Box::pin(async move { known(&world, &commit.parents).await })
                 };
@@ -107,6 +110,11 @@ impl Folder for Snapshot {
                 let tree = commit.tree;
                 let tree = Arc::new(move |_: &Store| Ok(tree));
                 at.dir(name, Diffs::new(&self.world, tree))
+            }
+            b"export.tar" => {
+                let found = (commit.tree, self.mtime());
+                let find = move || -> BoxFuture<'static, _> { Box::pin(async move { Ok(found) }) };
+                at.file(name, Export::new(&self.world, find))
             }
             _ => return Err(failure::no_name(name)),
         })

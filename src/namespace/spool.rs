@@ -48,6 +48,20 @@ impl Spool {
         }
     }
 
+    /// Looks through it from its beginning, and gives it back to be added to.
+    pub fn look<T>(mut self, look: impl FnOnce(&mut dyn Read) -> T) -> store::Result<(Self, T)> {
+        let found = match &mut self.file {
+            None => look(&mut &self.memory[..]),
+            Some(file) => {
+                file.seek(SeekFrom::Start(0)).map_err(failed())?;
+                let found = look(&mut io::BufReader::with_capacity(64 << 10, &mut *file));
+                file.seek(SeekFrom::End(0)).map_err(failed())?;
+                found
+            }
+        };
+        Ok((self, found))
+    }
+
     /// Reads it from its beginning.
     pub fn into_reader(self) -> store::Result<Box<dyn Read + Send>> {
         match self.file {

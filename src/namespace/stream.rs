@@ -8,20 +8,21 @@
 //! An idle stream is a future that waits for a bell: no thread and no task.
 //! A read that is cancelled has taken nothing.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 
 use crate::metrics::metrics;
 use crate::model::Kind;
-use crate::store::face;
+use crate::store::{self, Store, face};
 
+use super::World;
 use super::entry::{File, no_listing};
 use super::failure;
-use super::files::{Cursor, Turn, take};
+use super::files::{Cursor, Turn, lock, take};
 use super::node::{Call, Error, Handle, Listing, Open, Result};
 
 /// What a stream tells, one result after the other. Dropping the future of
@@ -165,19 +166,30 @@ impl Handle for StreamHandle {
     }
 }
 
-/// Makes the records of a query's answer, each as it is to be read.
-pub type Answers = face::Records<Vec<u8>>;
+/// A long text, made piece by piece. No thread is held between two pieces.
+pub trait Answer: Send + 'static {
+    /// Adds what comes next to `text`, until that is at least `enough` bytes
+    /// long. `false`: that was all. Blocks.
+    fn more(&mut self, store: &Store, text: &mut Vec<u8>, enough: usize) -> store::Result<bool>;
+}
 
-type Ask = dyn Fn(&Call) -> BoxFuture<'static, Result<Answers>> + Send + Sync;
+type Ask = dyn Fn(&Call) -> BoxFuture<'static, Result<Box<dyn Answer>>> + Send + Sync;
 
 /// A file whose content is computed when it is opened, as it is read.
-pub struct Records(Box<Ask>);
+pub struct Records {
+    world: Arc<World>,
+    ask: Box<Ask>,
+}
 
 impl Records {
     pub fn new(
-        ask: impl Fn(&Call) -> BoxFuture<'static, Result<Answers>> + Send + Sync + 'static,
+        world: &Arc<World>,
+        ask: impl Fn(&Call) -> BoxFuture<'static, Result<Box<dyn Answer>>> + Send + Sync + 'static,
     ) -> Self {
-        Self(Box::new(ask))
+        Self {
+            world: world.clone(),
+            ask: Box::new(ask),
+        }
     }
 }
 
@@ -188,73 +200,109 @@ impl File for Records {
     }
 
     async fn open(self: Arc<Self>, call: &Call, _: Open) -> Result<Arc<dyn Handle>> {
-        let answers = (self.0)(call).await?;
-        Ok(Arc::new(RecordsHandle(Turn::new(Asking {
-            at: 0,
-            rest: Bytes::new(),
-            answers,
-            failed: None,
-        }))))
+        let text = Text::new(&self.world, (self.ask)(call).await?);
+        Ok(Arc::new(RecordsHandle(Turn::new((0, text)))))
     }
 }
 
-struct Asking {
-    at: u64,
+/// Bytes made at once, if a reader does not want more.
+const PIECE: usize = 64 << 10;
+
+/// An answer as it is read.
+pub struct Text {
+    world: Arc<World>,
+    making: Arc<Making>,
+    /// Made, and not read.
     rest: Bytes,
-    answers: Answers,
     /// Told again to whoever goes on reading.
     failed: Option<Error>,
 }
 
-impl Asking {
-    /// Gathers records until there are `count` bytes, or no more come.
-    async fn fill(&mut self, count: usize) -> Result<()> {
-        if self.rest.len() >= count {
-            return Ok(());
+/// What a thread works on. What it makes stays here should nobody wait for it
+/// any more.
+struct Making {
+    /// Nothing once it is at its end.
+    answer: Mutex<Option<Box<dyn Answer>>>,
+    ready: Mutex<VecDeque<Result<Bytes, store::Error>>>,
+}
+
+impl Making {
+    fn make(&self, store: &Store, enough: usize) {
+        let mut answer = lock(&self.answer);
+        let Some(making) = &mut *answer else {
+            return;
+        };
+        let mut text = Vec::new();
+        let more = making.more(store, &mut text, enough);
+        if !matches!(more, Ok(true)) {
+            *answer = None;
         }
-        let mut gathered = Vec::new();
-        // What was gathered is kept wherever this stops.
-        while self.rest.len() + gathered.len() < count && self.failed.is_none() {
-            let next = match gathered.is_empty() && self.rest.is_empty() {
-                true => self.answers.next().await,
-                // With something to give, only what is there already is added.
-                false => match futures_util::FutureExt::now_or_never(self.answers.next()) {
-                    Some(next) => next,
-                    None => break,
-                },
-            };
-            match next {
-                Some(Ok(record)) => gathered.extend_from_slice(&record),
-                Some(Err(error)) => self.failed = Some(error.into()),
-                None => break,
-            }
+        let mut ready = lock(&self.ready);
+        if !text.is_empty() {
+            ready.push_back(Ok(text.into()));
         }
-        if !gathered.is_empty() {
-            let rest = std::mem::take(&mut self.rest);
-            self.rest = match rest.is_empty() {
-                true => gathered.into(),
-                false => [&rest[..], &gathered].concat().into(),
-            };
-        }
-        match &self.failed {
-            Some(error) if self.rest.is_empty() => Err(error.clone()),
-            _ => Ok(()),
-        }
+        ready.extend(more.err().map(Err));
     }
 }
 
-struct RecordsHandle(Turn<Asking>);
+impl Text {
+    pub fn new(world: &Arc<World>, answer: Box<dyn Answer>) -> Self {
+        Self {
+            world: world.clone(),
+            making: Arc::new(Making {
+                answer: Mutex::new(Some(answer)),
+                ready: Mutex::default(),
+            }),
+            rest: Bytes::new(),
+            failed: None,
+        }
+    }
+
+    /// Reads up to `count` bytes; nothing at the end.
+    pub async fn read(&mut self, count: u32) -> Result<Bytes> {
+        // A second try without anything made is the end.
+        for tried in [false, true] {
+            if !self.rest.is_empty() || count == 0 {
+                break;
+            }
+            if let Some(error) = &self.failed {
+                return Err(error.clone());
+            }
+            let ready = lock(&self.making.ready).pop_front();
+            match ready {
+                Some(Ok(text)) => self.rest = text,
+                Some(Err(error)) => {
+                    let error = Error::from(error);
+                    self.failed = Some(error.clone());
+                    return Err(error);
+                }
+                None if tried => break,
+                None => {
+                    let (making, enough) = (self.making.clone(), PIECE.max(count as usize));
+                    let make = move |store: &Arc<Store>| {
+                        making.make(store, enough);
+                        Ok(())
+                    };
+                    face::run(&self.world.store, make).await?;
+                }
+            }
+        }
+        Ok(take(&mut self.rest, count))
+    }
+}
+
+/// Where reading goes on, and what is read.
+struct RecordsHandle(Turn<(u64, Text)>);
 
 #[async_trait::async_trait]
 impl Handle for RecordsHandle {
     async fn read(&self, _: &Call, offset: u64, count: u32) -> Result<Bytes> {
-        let asking = &mut *self.0.take().await;
-        if offset != asking.at {
+        let (at, text) = &mut *self.0.take().await;
+        if offset != *at {
             return Err(failure::seek());
         }
-        asking.fill(count as usize).await?;
-        let data = take(&mut asking.rest, count);
-        asking.at += data.len() as u64;
+        let data = text.read(count).await?;
+        *at += data.len() as u64;
         Ok(data)
     }
 

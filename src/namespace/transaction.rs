@@ -9,23 +9,30 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use futures_util::future::BoxFuture;
 
-use crate::model::request::{CommitOptions, Empty, Expect};
-use crate::model::text::read_signature;
-use crate::model::{Conflict, Kind, Merge, ObjectId, Signature, Time};
+use crate::model::request::{CommitOptions, Edits};
+use crate::model::{Kind, ObjectId, Time};
+use crate::store::Store;
 use crate::store::land::{Joined, Landed, Work};
-use crate::store::{self, Store};
 
 use super::branch::Cell;
+use super::control::{
+    Ctl, Sides, conflicts, list, moved, read_ctl, read_parents, read_who, side, status,
+};
 use super::entry::{self, COUNTED, Dir, key};
-use super::files::{Command, Computed, Fixed, Memory, Text, lock};
+use super::files::{Command, Computed, Fixed, Memory, Text, Turn, lock};
+use super::import::Import;
 use super::node::{Call, Create, Error, Node, Result, Shape};
 use super::rw::{self, Space, Volatile};
 use super::snapshots::{Diffs, parse_id};
-use super::{Connection, Opened, World, failure, view};
+use super::{Connection, Opened, World, failure};
 
-/// The transactions of a branch that are open.
+/// The transactions of a branch that are open. Making one and looking one up
+/// take turns, so that who asks right behind the making of one finds it.
 #[derive(Default)]
-pub struct Transactions(Mutex<BTreeMap<Vec<u8>, Arc<Transaction>>>);
+pub struct Transactions {
+    open: Mutex<BTreeMap<Vec<u8>, Arc<Transaction>>>,
+    turn: Turn<()>,
+}
 
 /// `transactions`.
 pub struct Folder {
@@ -44,17 +51,18 @@ impl entry::Folder for Folder {
     }
 
     fn key_of(&self, name: &[u8]) -> Option<u64> {
-        let open = lock(&self.cell.transactions.0);
+        let open = lock(&self.cell.transactions.open);
         open.get(name).map(|transaction| transaction.key)
     }
 
     async fn list(&self, _: &Call) -> Result<Vec<(Vec<u8>, Shape)>> {
-        let open = lock(&self.cell.transactions.0);
+        let open = lock(&self.cell.transactions.open);
         Ok(open.keys().map(|name| (name.clone(), Shape::Dir)).collect())
     }
 
     async fn lookup(&self, at: &Dir, _: &Call, name: &[u8]) -> Result<Arc<dyn Node>> {
-        let open = lock(&self.cell.transactions.0).get(name).cloned();
+        let _turn = self.cell.transactions.turn.take().await;
+        let open = lock(&self.cell.transactions.open).get(name).cloned();
         match open {
             Some(transaction) => Ok(at.dir(name, Entries(transaction))),
             None => Err(failure::no_entry(format!(
@@ -80,7 +88,8 @@ impl entry::Folder for Folder {
             return Err(Error::new(Kind::Invalid, "this is not a name"));
         }
         let taken = || failure::exists(format!("transaction {}", crate::model::text::quote(name)));
-        if lock(&self.cell.transactions.0).contains_key(name) {
+        let _turn = self.cell.transactions.turn.take().await;
+        if lock(&self.cell.transactions.open).contains_key(name) {
             return Err(taken());
         }
         let opened = self.connection.enter()?;
@@ -118,12 +127,7 @@ impl entry::Folder for Folder {
         });
         // The branch is listed for as long as something is written to it.
         self.connection.branches.touch(&self.cell.name());
-        let mut open = lock(&self.cell.transactions.0);
-        if open.contains_key(name) {
-            return Err(taken());
-        }
-        open.insert(name.to_vec(), transaction.clone());
-        drop(open);
+        lock(&self.cell.transactions.open).insert(name.to_vec(), transaction.clone());
         Ok(at.dir(name, Entries(transaction)))
     }
 }
@@ -152,6 +156,7 @@ pub struct Transaction {
 struct Commands {
     ctl: Arc<Command>,
     merge: Arc<Command>,
+    import: Arc<Import>,
 }
 
 /// Text in memory, and the file that shows it.
@@ -176,14 +181,6 @@ impl Kept {
     }
 }
 
-/// What the last merge was about.
-#[derive(Clone)]
-pub struct Sides {
-    /// Tells one merge from the next.
-    pub number: u64,
-    pub merge: Merge,
-}
-
 impl Transaction {
     /// Gathers what is to land. `time` is when, where nobody said.
     fn work(&self) -> Result<Work> {
@@ -204,7 +201,7 @@ impl Transaction {
         let held = self.space.take().await?;
         let cell = self.cell.upgrade();
         let cell = cell.ok_or_else(|| failure::no_entry("the branch"))?;
-        if lock(&cell.transactions.0)
+        if lock(&cell.transactions.open)
             .get(&self.name)
             .is_none_or(|open| open.key != self.key)
         {
@@ -224,7 +221,7 @@ impl Transaction {
             Landed::Head(head) => {
                 let text = format!("{head}\n").into_bytes();
                 *lock(&self.state) = [b"committed ", &text[..]].concat();
-                lock(&cell.transactions.0).remove(&self.name);
+                lock(&cell.transactions.open).remove(&self.name);
                 Ok(text)
             }
             Landed::Conflict(joined) => {
@@ -237,7 +234,7 @@ impl Transaction {
 
     fn close(&self) -> Vec<u8> {
         if let Some(cell) = self.cell.upgrade() {
-            let mut open = lock(&cell.transactions.0);
+            let mut open = lock(&cell.transactions.open);
             if open
                 .get(&self.name)
                 .is_some_and(|open| open.key == self.key)
@@ -280,7 +277,7 @@ impl Transaction {
 
     fn commands(self: &Arc<Self>) -> &Commands {
         self.commands.get_or_init(|| Commands {
-            ctl: self.command(|transaction, call, text| {
+            ctl: Command::of(self, |transaction, call, text| {
                 Box::pin(async move {
                     match read_ctl(&text)? {
                         Ctl::Close => Ok(transaction.close()),
@@ -288,131 +285,12 @@ impl Transaction {
                     }
                 })
             }),
-            merge: self.command(|transaction, call, text| {
+            merge: Command::of(self, |transaction, call, text| {
                 Box::pin(async move { transaction.merge(&call, &text).await })
             }),
+            import: into(&self.world, &self.space),
         })
     }
-
-    /// Makes a command of this transaction, which holds it only while it runs.
-    fn command(
-        self: &Arc<Self>,
-        run: fn(Arc<Self>, Call, Vec<u8>) -> BoxFuture<'static, Result<Vec<u8>>>,
-    ) -> Arc<Command> {
-        let transaction = Arc::downgrade(self);
-        let command = move |call: &Call, text: Vec<u8>| -> BoxFuture<'static, Result<Vec<u8>>> {
-            match transaction.upgrade() {
-                Some(transaction) => run(transaction, call.clone(), text),
-                None => Box::pin(async { Err(failure::no_entry("the transaction")) }),
-            }
-        };
-        Arc::new(Command::new(command))
-    }
-}
-
-/// Reads parents: an id a line.
-pub fn read_parents(world: &World, text: &[u8]) -> Result<Vec<ObjectId>> {
-    let hash = world.store.engine.hash_kind();
-    let lines = text.split(|b| *b == b'\n').map(<[u8]>::trim_ascii);
-    lines
-        .filter(|line| !line.is_empty())
-        .map(|line| parse_id(hash, line))
-        .collect()
-}
-
-/// Reads `NAME <MAIL> [SECONDS +ZONE]`; without a time it is `now`.
-pub fn read_who(text: &[u8], now: Time) -> Signature {
-    let text = text.trim_ascii();
-    let signature = read_signature(text);
-    let dated = text
-        .rsplit(|b| *b == b'>')
-        .next()
-        .is_some_and(|rest| rest.iter().any(u8::is_ascii_digit) && rest.len() < text.len());
-    match dated {
-        true => signature,
-        false => Signature {
-            time: now,
-            ..signature
-        },
-    }
-}
-
-/// What is written to `ctl`.
-pub enum Ctl {
-    Commit(CommitOptions),
-    Close,
-}
-
-pub fn read_ctl(text: &[u8]) -> Result<Ctl> {
-    let unknown = || failure::unknown_command(text);
-    let mut words = text
-        .split(u8::is_ascii_whitespace)
-        .filter(|word| !word.is_empty());
-    match words.next() {
-        Some(b"close") if words.next().is_none() => return Ok(Ctl::Close),
-        Some(b"commit") => {}
-        _ => return Err(unknown()),
-    }
-    let mut options = CommitOptions::default();
-    for word in words {
-        match word {
-            b"ff-only" => options.ff_only = true,
-            b"no-empty" => options.empty = Empty::Skip,
-            word => {
-                let id = word.strip_prefix(b"expect=").ok_or_else(unknown)?;
-                options.expect = match id {
-                    b"0" => Expect::Unborn,
-                    hex => Expect::Head(
-                        ObjectId::from_hex(hex).ok_or_else(|| failure::invalid_hash(hex))?,
-                    ),
-                };
-            }
-        }
-    }
-    Ok(Ctl::Commit(options))
-}
-
-/// Says in the tree's words that a head was elsewhere.
-pub fn moved(error: store::Error) -> Error {
-    match error {
-        store::Error::NotFastForward { to, actual, .. } => failure::not_fast_forward(&to, actual),
-        error => error.into(),
-    }
-}
-
-/// Prints conflicts: a path a line.
-pub fn write_conflicts(conflicts: &[Conflict]) -> Vec<u8> {
-    let mut text = Vec::new();
-    for conflict in conflicts {
-        text.extend_from_slice(conflict.path.as_bytes());
-        text.push(b'\n');
-    }
-    text
-}
-
-/// Finds one of the sides of a merge.
-pub async fn side(
-    world: &Arc<World>,
-    at: &Dir,
-    name: &[u8],
-    sides: &Sides,
-) -> Result<Arc<dyn Node>> {
-    let id = match name {
-        b"ours" => Some(sides.merge.ours),
-        b"theirs" => Some(sides.merge.theirs),
-        _ => sides.merge.base,
-    };
-    let tree = move |store: &Arc<Store>| match id {
-        Some(id) => {
-            let commit = store.objects.commit(&id)?;
-            Ok((commit.tree, commit.committer.time.seconds))
-        }
-        None => Ok((store.objects.empty_tree(), 0)),
-    };
-    let (tree, since) = world.run(tree).await?;
-    let mut place = at.place(name);
-    place.key = key(place.key, &sides.number.to_le_bytes());
-    Ok(view::fixed(world, place, view::dir(tree), since))
 }
 
 /// The commit that a transaction began with: another may be named as long as
@@ -456,6 +334,8 @@ const ENTRIES: &[(&[u8], Shape)] = &[
     (b"committer", Shape::File),
     (b"ctl", Shape::File),
     (b"diff", Shape::Dir),
+    (b"import", Shape::File),
+    (b"import.status", Shape::File),
     (b"merge", Shape::File),
     (b"msg", Shape::File),
     (b"origin", Shape::File),
@@ -465,26 +345,15 @@ const ENTRIES: &[(&[u8], Shape)] = &[
     (b"state", Shape::File),
 ];
 
-const MERGED: &[(&[u8], Shape)] = &[
-    (b"base", Shape::Dir),
-    (b"conflicts", Shape::File),
-    (b"ours", Shape::Dir),
-    (b"theirs", Shape::Dir),
-];
-
-/// Lists a transaction's entries by name.
-pub fn list(entries: &[(&[u8], Shape)], merged: bool) -> Vec<(Vec<u8>, Shape)> {
-    let mut all: BTreeMap<Vec<u8>, Shape> = super::root::named(entries).into_iter().collect();
-    if merged {
-        all.extend(super::root::named(MERGED));
-    }
-    all.into_iter().collect()
-}
-
 #[async_trait::async_trait]
 impl entry::Folder for Entries {
     fn key(&self) -> Option<u64> {
         Some(self.0.key)
+    }
+
+    fn key_of(&self, name: &[u8]) -> Option<u64> {
+        let merged = lock(&self.0.merged);
+        merged.as_ref()?.key(self.0.key, name)
     }
 
     fn mtime(&self) -> i64 {
@@ -529,6 +398,8 @@ impl entry::Folder for Entries {
                 };
                 at.dir(name, Diffs::new(&transaction.world, Arc::new(now)))
             }
+            b"import" => at.shared_file(name, transaction.commands().import.clone()),
+            b"import.status" => at.file(name, status(&transaction.commands().import)),
             b"merge" => at.shared_file(name, transaction.commands().merge.clone()),
             b"msg" => at.shared_file(name, transaction.message.file.clone()),
             b"origin" => at.file(name, Fixed::new(Vec::new())),
@@ -548,10 +419,27 @@ impl entry::Folder for Entries {
     }
 }
 
-/// `conflicts`.
-pub fn conflicts(space: Arc<Space>) -> Computed {
-    Computed::new(move |_: &Call| -> BoxFuture<'static, Result<Vec<u8>>> {
-        let conflicts = space.conflicts();
-        Box::pin(async move { Ok(write_conflicts(&conflicts)) })
+/// `import` of a space: what comes is put into a tree in the store, which the
+/// space then has below it.
+fn into(world: &Arc<World>, space: &Arc<Space>) -> Arc<Import> {
+    let space = space.clone();
+    Import::new(world, move |call, more, paths| -> BoxFuture<'static, _> {
+        let (space, call) = (space.clone(), call.clone());
+        Box::pin(async move {
+            let held = space.take().await?;
+            let (tree, edits) = held.space.work();
+            let both: Edits = Box::new(move |sink| {
+                edits(sink)?;
+                more(sink)
+            });
+            let edit = move |store: &Arc<Store>| Ok(store.edited_tree(&tree, both)?);
+            let tree = space.world.change(&call, edit).await?;
+            let mut conflicts = space.conflicts();
+            let written = lock(&paths).clone();
+            conflicts.retain(|conflict| !written.contains(&conflict.path));
+            space.rebase(tree, Time::now().seconds, conflicts).await?;
+            space.touch();
+            Ok(())
+        })
     })
 }

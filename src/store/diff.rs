@@ -23,38 +23,21 @@ pub fn diff(
     at: &TreePath,
     out: &mut dyn FnMut(Change) -> Result<()>,
 ) -> Result<()> {
-    if old == new {
-        return Ok(());
+    let mut differences = Differences::new(objects, old, new, at)?;
+    while let Some(change) = differences.next(objects)? {
+        out(change)?;
     }
-    let leaf = |entry: Option<&Entry>| entry.filter(|e| !e.mode.is_dir()).copied();
-    let tree = |entry: Option<&Entry>| entry.filter(|e| e.mode.is_dir()).map(|e| e.id);
-    // A leaf's path is shorter than those of a folder's leaves: it is first.
-    if leaf(old) != leaf(new) {
-        out(Change {
-            path: at.clone(),
-            old: leaf(old),
-            new: leaf(new),
-        })?;
-    }
-    let mut path = at.as_bytes().to_vec();
-    if !at.is_root() {
-        path.push(b'/');
-    }
-    let mut walk = Walk {
-        objects,
-        path,
-        spare: Vec::new(),
-        out,
-    };
-    walk.trees(tree(old), tree(new))
+    Ok(())
 }
 
-struct Walk<'a> {
-    objects: &'a Objects,
+/// The leaves in which two entries differ, found one by one.
+pub struct Differences {
+    /// The entries themselves, where they are leaves that differ.
+    first: Option<Change>,
+    levels: Vec<Level>,
     path: Vec<u8>,
     /// Buffers of trees that are done with.
     spare: Vec<Vec<u8>>,
-    out: &'a mut dyn FnMut(Change) -> Result<()>,
 }
 
 /// The two sides of a folder being compared.
@@ -65,11 +48,42 @@ struct Level {
     prefix: usize,
 }
 
-impl Walk<'_> {
-    fn trees(&mut self, old: Option<ObjectId>, new: Option<ObjectId>) -> Result<()> {
-        let mut levels = Vec::new();
-        self.open(&mut levels, old, new)?;
-        while let Some(level) = levels.last_mut() {
+impl Differences {
+    /// See [`diff`].
+    pub fn new(
+        objects: &Objects,
+        old: Option<&Entry>,
+        new: Option<&Entry>,
+        at: &TreePath,
+    ) -> Result<Self> {
+        let leaf = |entry: Option<&Entry>| entry.filter(|e| !e.mode.is_dir()).copied();
+        let tree = |entry: Option<&Entry>| entry.filter(|e| e.mode.is_dir()).map(|e| e.id);
+        let mut path = at.as_bytes().to_vec();
+        if !at.is_root() {
+            path.push(b'/');
+        }
+        // A leaf's path is shorter than those of a folder's leaves: it is first.
+        let first = (leaf(old) != leaf(new)).then(|| Change {
+            path: at.clone(),
+            old: leaf(old),
+            new: leaf(new),
+        });
+        let mut differences = Self {
+            first,
+            levels: Vec::new(),
+            path,
+            spare: Vec::new(),
+        };
+        differences.open(objects, tree(old), tree(new))?;
+        Ok(differences)
+    }
+
+    /// Returns the next leaf that differs.
+    pub fn next(&mut self, objects: &Objects) -> Result<Option<Change>> {
+        if let Some(first) = self.first.take() {
+            return Ok(Some(first));
+        }
+        while let Some(level) = self.levels.last_mut() {
             self.path.truncate(level.prefix);
             let (old, new) = (level.old.peek()?, level.new.rest());
             // Most of it is equal, and on one side not even parsed.
@@ -84,7 +98,8 @@ impl Walk<'_> {
             let new = level.new.peek()?;
             let order = match (&old, &new) {
                 (None, None) => {
-                    self.close(levels.pop());
+                    let done = self.levels.pop();
+                    self.close(done);
                     continue;
                 }
                 (Some(_), None) => Ordering::Less,
@@ -108,32 +123,32 @@ impl Walk<'_> {
             // Equal names are folders on both sides or on none.
             if old.or(new).is_some_and(|entry| entry.mode.is_dir()) {
                 self.path.push(b'/');
-                self.open(&mut levels, old.map(|e| e.id), new.map(|e| e.id))?;
+                self.open(objects, old.map(|e| e.id), new.map(|e| e.id))?;
             } else if old != new {
                 let path = path_of(&self.path);
-                (self.out)(Change { path, old, new })?;
+                return Ok(Some(Change { path, old, new }));
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     fn open(
         &mut self,
-        levels: &mut Vec<Level>,
+        objects: &Objects,
         old: Option<ObjectId>,
         new: Option<ObjectId>,
     ) -> Result<()> {
         if old == new {
             return Ok(());
         }
-        if levels.len() == MAX_DEPTH {
+        if self.levels.len() == MAX_DEPTH {
             return Err(too_deep(&self.path));
         }
         let mut side = |id: Option<ObjectId>| {
-            let id = id.unwrap_or(self.objects.empty_tree());
-            Entries::open(self.objects, &id, self.spare.pop().unwrap_or_default())
+            let id = id.unwrap_or(objects.empty_tree());
+            Entries::open(objects, &id, self.spare.pop().unwrap_or_default())
         };
-        levels.push(Level {
+        self.levels.push(Level {
             old: side(old)?,
             new: side(new)?,
             prefix: self.path.len(),

@@ -58,37 +58,74 @@ pub fn walk_raw(
     root: &Entry,
     out: &mut dyn FnMut(&[u8], Entry) -> Result<()>,
 ) -> Result<()> {
-    if !root.mode.is_dir() {
-        return out(b"", *root);
-    }
-    let mut path = Vec::new();
-    let mut levels = vec![Level {
-        entries: Entries::open(objects, &root.id, Vec::new())?,
-        prefix: 0,
-    }];
-    let mut spare = Vec::new();
-    while let Some(level) = levels.last_mut() {
-        path.truncate(level.prefix);
-        let Some(found) = level.entries.take()? else {
-            spare.extend(levels.pop().map(|level| level.entries.into_buffer()));
-            continue;
-        };
-        path.extend_from_slice(found.name);
-        if found.entry.mode.is_dir() {
-            let id = found.entry.id;
-            path.push(b'/');
-            if levels.len() == MAX_DEPTH {
-                return Err(too_deep(&path));
-            }
-            levels.push(Level {
-                entries: Entries::open(objects, &id, spare.pop().unwrap_or_default())?,
-                prefix: path.len(),
-            });
-        } else {
-            out(&path, found.entry)?;
-        }
+    let mut leaves = Leaves::new(objects, root)?;
+    while let Some((path, entry)) = leaves.next(objects)? {
+        out(path, entry)?;
     }
     Ok(())
+}
+
+/// The leaves below an entry, found one by one in path order.
+pub struct Leaves {
+    /// The entry itself, where it is a leaf.
+    first: Option<Entry>,
+    levels: Vec<Level>,
+    path: Vec<u8>,
+    /// Buffers of trees that are done with.
+    spare: Vec<Vec<u8>>,
+}
+
+impl Leaves {
+    pub fn new(objects: &Objects, root: &Entry) -> Result<Self> {
+        let mut leaves = Self {
+            first: None,
+            levels: Vec::new(),
+            path: Vec::new(),
+            spare: Vec::new(),
+        };
+        match root.mode.is_dir() {
+            false => leaves.first = Some(*root),
+            true => leaves.levels.push(Level {
+                entries: Entries::open(objects, &root.id, Vec::new())?,
+                prefix: 0,
+            }),
+        }
+        Ok(leaves)
+    }
+
+    /// Returns the next leaf, lending its path.
+    pub fn next(&mut self, objects: &Objects) -> Result<Option<(&[u8], Entry)>> {
+        if let Some(first) = self.first.take() {
+            return Ok(Some((b"", first)));
+        }
+        let entry = loop {
+            let Some(level) = self.levels.last_mut() else {
+                return Ok(None);
+            };
+            self.path.truncate(level.prefix);
+            let Some(found) = level.entries.take()? else {
+                let done = self.levels.pop();
+                self.spare
+                    .extend(done.map(|level| level.entries.into_buffer()));
+                continue;
+            };
+            self.path.extend_from_slice(found.name);
+            let entry = found.entry;
+            if !entry.mode.is_dir() {
+                break entry;
+            }
+            self.path.push(b'/');
+            if self.levels.len() == MAX_DEPTH {
+                return Err(too_deep(&self.path));
+            }
+            let buffer = self.spare.pop().unwrap_or_default();
+            self.levels.push(Level {
+                entries: Entries::open(objects, &entry.id, buffer)?,
+                prefix: self.path.len(),
+            });
+        };
+        Ok(Some((&self.path, entry)))
+    }
 }
 
 /// A folder being walked.

@@ -5,7 +5,10 @@
 
 mod aftermath;
 mod auto_push;
+mod bridge_github;
+mod bridge_webhooks;
 mod cli_branch;
+mod cli_bridge_local;
 mod cli_completions;
 mod cli_diff;
 mod cli_gc;
@@ -33,6 +36,7 @@ mod engine_trouble;
 mod examples;
 mod faults;
 mod fetching;
+mod forge;
 mod fsck;
 mod generated;
 mod history;

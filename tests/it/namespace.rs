@@ -18,7 +18,10 @@ use datakit::store::memory::Memory;
 
 mod ancestor;
 mod archetypes;
+mod asking;
+mod holding;
 mod listing;
+mod reading;
 mod writing;
 
 /// One connection to a tree.

@@ -144,7 +144,7 @@ impl Remote {
     ) -> Result<Vec<u8>> {
         let call = Call {
             dir: "tx",
-            name: tx.as_str().into(),
+            name: super::exactly(tx),
             make: false,
             file: "apply",
             head,

@@ -4,7 +4,7 @@ use std::error::Error as _;
 
 use crate::client::Error;
 use crate::model::failure::Failure;
-use crate::model::{Kind, TreePath};
+use crate::model::{Kind, ObjectId, TreePath};
 use crate::ninep::client as ninep;
 
 /// What was asked for, for messages that do not say it themselves.
@@ -153,6 +153,20 @@ pub fn content(path: &TreePath, error: &std::io::Error) -> Error {
 /// An answer is not what it should be.
 pub fn nonsense(what: &str) -> Error {
     Error::new(Kind::Io, format!("the server's answer is not {what}"))
+}
+
+/// Names a commit that does not exist as what it is: the server was asked for
+/// a revision.
+pub fn of_commits(error: Error, ids: &[ObjectId]) -> Error {
+    let Error::NotFound { what } = &error else {
+        return error;
+    };
+    match ids.iter().find(|id| what.contains(&id.to_string())) {
+        Some(id) => Error::NotFound {
+            what: format!("commit {id}"),
+        },
+        None => error,
+    }
 }
 
 /// Tells whether a path, and nothing else, does not exist.

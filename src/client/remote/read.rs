@@ -199,6 +199,10 @@ impl Blob {
                     tries += 1;
                     self.pull = None;
                 }
+                Err(error) if error.failure.kind == Kind::NotFound => {
+                    let what = format!("blob {}", self.id);
+                    return Err(Error::NotFound { what });
+                }
                 Err(error) => return Err(self.core.error(&what, error)),
             }
         }

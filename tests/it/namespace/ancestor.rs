@@ -167,7 +167,7 @@ async fn parents() {
     let first = walker.store("master", &[("file", "x")], "one").await;
     assert!(parents(&first).await.is_empty());
     let second = walker.store("master", &[("file", "y")], "two").await;
-    assert_eq!(parents(&second).await, [first.clone()]);
+    assert_eq!(parents(&second).await, [&*first]);
     let tx = walker.begin("dev", "t").await;
     walker.put(&format!("{tx}/rw/dev"), "x").await.unwrap();
     walker
@@ -176,7 +176,7 @@ async fn parents() {
         .unwrap();
     walker.commit(&tx).await.unwrap();
     let dev = walker.head("dev").await;
-    assert_eq!(parents(&dev).await, [second.clone()]);
+    assert_eq!(parents(&dev).await, [&*second]);
     // Invalid and unknown ids.
     let tx = walker.begin("dev", "t").await;
     walker

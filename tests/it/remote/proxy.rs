@@ -1,5 +1,6 @@
 //! A proxy that delays, cuts and stalls.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -24,8 +25,13 @@ pub struct Proxy {
     cut: watch::Sender<u64>,
     /// Nothing passes while it is set.
     stalled: watch::Sender<bool>,
-    /// Bytes until the next cut; negative: for ever.
-    pub budget: AtomicI64,
+    /// Bytes that the next connections pass, either way, before they are cut;
+    /// those after them live on.
+    pub budgets: Mutex<VecDeque<u64>>,
+    /// The next thing the server says is lost, and the connection with it.
+    pub lose_answer: AtomicBool,
+    /// What the server says goes nowhere.
+    pub deaf: AtomicBool,
     /// No connection is to be had.
     pub down: AtomicBool,
     pub connections: AtomicUsize,
@@ -41,7 +47,9 @@ impl Proxy {
             delay,
             cut: watch::Sender::new(0),
             stalled: watch::Sender::new(false),
-            budget: AtomicI64::new(-1),
+            budgets: Mutex::default(),
+            lose_answer: AtomicBool::new(false),
+            deaf: AtomicBool::new(false),
             down: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
             tasks: Mutex::default(),
@@ -70,11 +78,13 @@ impl Proxy {
         let proxy = self.clone();
         let mut cut = self.cut.subscribe();
         cut.mark_unchanged();
+        let next = self.budgets.lock().unwrap().pop_front();
+        let budget = AtomicI64::new(next.map_or(i64::MAX, |bytes| bytes as i64));
         self.tasks.lock().unwrap().spawn(async move {
             tokio::select! {
                 _ = cut.changed() => {}
-                _ = proxy.pump(client_read, server_write) => {}
-                _ = proxy.pump(server_read, client_write) => {}
+                _ = proxy.pump(client_read, server_write, &budget, false) => {}
+                _ = proxy.pump(server_read, client_write, &budget, true) => {}
             }
         });
         Ok(ours)
@@ -85,33 +95,35 @@ impl Proxy {
         &self,
         from: ReadHalf<DuplexStream>,
         to: WriteHalf<DuplexStream>,
+        budget: &AtomicI64,
+        answers: bool,
     ) -> io::Result<()> {
         let (pieces, waiting) = mpsc::channel(64);
-        tokio::select! {
-            result = self.take(from, pieces) => result,
-            result = self.give(to, waiting) => result,
-        }
+        // Whoever takes ends first; what it took is passed on before the end.
+        let took = self.take(from, pieces, budget, answers);
+        tokio::try_join!(took, self.give(to, waiting)).map(|_| ())
     }
 
-    async fn take(&self, mut from: ReadHalf<DuplexStream>, pieces: Pieces) -> io::Result<()> {
+    async fn take(
+        &self,
+        mut from: ReadHalf<DuplexStream>,
+        pieces: Pieces,
+        budget: &AtomicI64,
+        answers: bool,
+    ) -> io::Result<()> {
         let mut buffer = vec![0; 64 << 10];
         loop {
             let count = from.read(&mut buffer).await?;
-            let left = self.budget.load(Ordering::SeqCst);
-            let kept = match left {
-                ..0 => count,
-                left => count.min(left as usize),
-            };
-            let piece = (Instant::now() + self.delay, buffer[..kept].to_vec());
-            if pieces.send(piece).await.is_err() {
+            if count == 0 || answers && self.lose_answer.swap(false, Ordering::SeqCst) {
                 return Ok(());
             }
-            if left >= 0 {
-                self.budget.store(left - kept as i64, Ordering::SeqCst);
+            if answers && self.deaf.load(Ordering::SeqCst) {
+                continue;
             }
-            if count == 0 || kept < count {
-                // Let what was taken pass before the cut.
-                pieces.closed().await;
+            let left = budget.fetch_sub(count as i64, Ordering::SeqCst);
+            let kept = count.min(usize::try_from(left).unwrap_or(0));
+            let piece = (Instant::now() + self.delay, buffer[..kept].to_vec());
+            if pieces.send(piece).await.is_err() || kept < count {
                 return Ok(());
             }
         }
@@ -129,9 +141,6 @@ impl Proxy {
                 return Ok(());
             }
             to.write_all(&piece).await?;
-            if piece.is_empty() || self.budget.load(Ordering::SeqCst) == 0 {
-                return Ok(());
-            }
         }
         Ok(())
     }

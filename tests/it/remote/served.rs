@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use datakit::client::local::Local;
 use datakit::client::remote::{Options, Remote};
 use datakit::model::HashKind;
 use datakit::namespace::Namespace;
@@ -15,17 +16,17 @@ use tokio::task::JoinSet;
 
 /// A store, and who serves it; ends with this.
 pub struct Served {
-    pub store: Arc<Store>,
+    engine: Arc<dyn Engine>,
     server: Arc<Server>,
     tasks: Mutex<JoinSet<()>>,
 }
 
 impl Served {
     pub fn new(engine: Arc<dyn Engine>) -> Arc<Self> {
-        let store = Arc::new(Store::new(engine));
-        let tree = Namespace::new(store.clone(), Default::default());
+        let store = Arc::new(Store::new(engine.clone()));
+        let tree = Namespace::new(store, Default::default());
         Arc::new(Self {
-            store,
+            engine,
             server: Arc::new(Server::new(Arc::new(tree), Limits::default())),
             tasks: Mutex::default(),
         })
@@ -33,6 +34,11 @@ impl Served {
 
     pub fn memory() -> Arc<Self> {
         Self::new(Arc::new(Memory::new(HashKind::Sha1)))
+    }
+
+    /// Returns a client of the same store without a server.
+    pub fn local(&self) -> Local {
+        Local::new(self.engine.clone(), "local".into())
     }
 
     fn serve<S>(&self, stream: S, peer: &'static str)
