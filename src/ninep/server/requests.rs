@@ -66,7 +66,7 @@ struct Active {
 
 enum Stage {
     /// Behind others of its fid.
-    Queued(Request),
+    Queued(Box<Request>),
     /// Being taken out of the queue.
     Starting,
     Running {
@@ -259,7 +259,7 @@ impl Requests {
             let fault = self.too_many();
             self.answer(tag, number, None, Err(fault));
         } else {
-            self.wait(arrived, Stage::Queued(request));
+            self.wait(arrived, Stage::Queued(Box::new(request)));
         }
     }
 
@@ -321,7 +321,7 @@ impl Requests {
         let Stage::Queued(request) = stage else {
             return;
         };
-        match self.attempt(request, &claims) {
+        match self.attempt(*request, &claims) {
             Attempt::Answered(answer) => self.settle(id, Some(answer)),
             Attempt::Runs { call, work, waits } => {
                 let stage = self.run(id, call, work, waits);
