@@ -45,8 +45,10 @@
 //!    what happens at it.
 //! 10. A text format is printed and parsed in `model/text` and nowhere else.
 
+pub mod bridge;
 pub mod client;
 pub mod commands;
+pub mod forge;
 pub mod logging;
 pub mod metrics;
 pub mod model;

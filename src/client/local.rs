@@ -4,6 +4,7 @@
 //! task, owned by [`Local`], wakes watches.
 
 mod failure;
+mod source;
 
 use std::io::Read;
 use std::path::Path;

@@ -18,6 +18,7 @@ use crate::ui::{Color, Exit, Ui, Usage};
 
 mod author;
 mod branch;
+mod bridge;
 mod cat;
 mod commit;
 mod completions;
@@ -105,7 +106,7 @@ impl Cli {
 #[derive(clap::Args, Debug)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
-    /// The store: a Git repository, or tcp://HOST[:PORT] or unix:///PATH of a server
+    /// The store: a Git repository, or tcp://HOST:PORT or unix:///PATH of a server
     ///
     /// Without it: the nearest repository at or above the current folder.
     #[arg(short = 'C', long, global = true, env = "DK_STORE", hide_env_values = true, value_name = "STORE",
@@ -271,6 +272,7 @@ pub enum Command {
     Fetch(fetch::Args),
     Push(push::Args),
     Remote(remote::Args),
+    Bridge(bridge::Args),
     Gc(gc::Args),
     Fsck(fsck::Args),
     Completions(completions::Args),
@@ -312,6 +314,7 @@ pub async fn run(ui: &Ui, cli: Cli) -> anyhow::Result<()> {
         Command::Fetch(args) => fetch::run(session, args).await,
         Command::Push(args) => push::run(session, args).await,
         Command::Remote(args) => remote::run(session, args).await,
+        Command::Bridge(args) => bridge::run(session, args).await,
         Command::Gc(args) => gc::run(session, args).await,
         Command::Fsck(args) => fsck::run(session, args).await,
         Command::Init(_)

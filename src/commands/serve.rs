@@ -16,13 +16,14 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::commands::{Global, hold_signals, open};
 use crate::logging;
+use crate::namespace::Namespace;
 use crate::namespace::node::Tree;
-use crate::namespace::{self, Namespace};
 use crate::ninep::server::{self, Server};
 use crate::ninep::transport::{self, Endpoint, Listener};
 use crate::ui::{Exit, Ui, Usage, signals};
 
 mod health;
+mod limits;
 mod listen;
 mod push;
 mod source;
@@ -53,11 +54,13 @@ pub struct Args {
     /// Serve an empty store that is kept in memory and ends with the server
     #[arg(long, conflicts_with_all = ["named", "git"])]
     memory: bool,
-    /// Where to listen: tcp://HOST[:PORT], unix:///PATH[?mode=0660] or fd://N; may be given again
+    /// Where to listen: tcp://HOST:PORT, unix:///PATH or fd://N; may be given again
     ///
-    /// Without it tcp://127.0.0.1:5640. tcp:// alone is every interface. A Unix socket is for its
-    /// owner only unless a mode is given. fd://N is a listening socket that was
-    /// inherited; those systemd passes are taken by themselves.
+    /// Without it tcp://127.0.0.1:5640; 5640 is also the port where none is
+    /// named, and tcp:// alone is every interface. A Unix socket is for its
+    /// owner only, unless as in unix:///PATH?mode=0660 a mode is given. fd://N is
+    /// a listening socket that was inherited; those systemd passes are taken by
+    /// themselves.
     #[arg(
         long,
         value_name = "URL",
@@ -100,14 +103,8 @@ pub struct Args {
     /// Where the log goes: stderr, journald or file:PATH
     #[arg(long, value_name = "DEST", default_value = "stderr")]
     log_destination: logging::Destination,
-    /// The longest 9P message, in bytes
-    #[arg(long, value_name = "BYTES", default_value_t = 1 << 20,
-          value_parser = clap::value_parser!(u32).range(4096..=16 << 20))]
-    max_msize: u32,
-    /// How many connections may be open
-    #[arg(long, value_name = "N", default_value_t = 4096,
-          value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
-    max_connections: u32,
+    #[command(flatten)]
+    limits: limits::Limits,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -192,17 +189,10 @@ pub(super) async fn run(ui: &Ui, global: &Global, args: Args) -> anyhow::Result<
             stopped.clone(),
         )));
     }
-    let limits = server::Limits {
-        msize: args.max_msize,
-        ..server::Limits::default()
-    };
-    let tree = Arc::new(Namespace::new(
-        Arc::clone(&store),
-        namespace::Options::default(),
-    ));
+    let tree = Namespace::new(Arc::clone(&store), args.limits.of_tree());
     let shared = Shared {
-        handler: handler(tree, limits),
-        places: Arc::new(Semaphore::new(args.max_connections as usize)),
+        handler: handler(Arc::new(tree), args.limits.of_server()),
+        places: Arc::new(Semaphore::new(args.limits.max_connections as usize)),
         stop: stopped,
     };
     let count = addresses.len();

@@ -84,7 +84,7 @@ pub fn read_only_file() -> Error {
 }
 
 pub fn read_only_dir() -> Error {
-    Error::text(Kind::Denied, "Directory is read-only")
+    Error::text(Kind::ReadOnly, "Directory is read-only")
 }
 
 pub fn not_permitted() -> Error {
@@ -155,6 +155,11 @@ pub fn not_fast_forward(to: &ObjectId, actual: Option<ObjectId>) -> Error {
         text: Some("not-fast-forward".into()),
         failure,
     }
+}
+
+/// A file was to go from one tree into another: programs copy it then.
+pub fn another_tree() -> Error {
+    Error::text(Kind::Unsupported, "Invalid cross-device link")
 }
 
 /// Conflicts of a merge that were not resolved are in the way.

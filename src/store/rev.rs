@@ -137,7 +137,7 @@ fn by_ref(objects: &Objects, name: &[u8]) -> Result<Option<ObjectId>> {
 }
 
 /// Follows tags to a commit; nothing where they lead to none.
-fn peel(objects: &Objects, id: &ObjectId) -> Result<Option<ObjectId>> {
+pub fn peel(objects: &Objects, id: &ObjectId) -> Result<Option<ObjectId>> {
     let mut id = *id;
     let mut raw = Vec::new();
     for _ in 0..TAGS {

@@ -96,3 +96,19 @@ fn a_repository_that_is_away_is_tried_again() {
     });
     server.stop();
 }
+
+#[test]
+fn a_push_that_hangs_holds_up_neither_commits_nor_the_end() {
+    let mut sandbox = Sandbox::with_store();
+    sandbox.set("GIT_SSH_COMMAND", "echo >>asked; sleep 15; true");
+    let server = Server::ready(&sandbox, &["--auto-push", "ssh://nowhere/there.git"]);
+    put(&sandbox, "master", "1");
+    eventually("a push", || sandbox.join("asked").exists().then_some(()));
+    sandbox.set("DK_STORE", &server.address());
+    put(&sandbox, "master", "2");
+    let said = server.stop();
+    assert!(
+        said.iter().any(|line| line.contains("not all was pushed")),
+        "{said:#?}"
+    );
+}

@@ -70,6 +70,8 @@ fn what_makes_no_sense_is_refused() {
             "quiet, app, error, warning, info, debug",
         ),
         (&["--max-msize", "4095"], "4096"),
+        (&["gopher://x"], "no store is named that way"),
+        (&[""], "a value is required"),
     ] {
         let mut all = vec!["serve"];
         all.extend(arguments);

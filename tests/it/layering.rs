@@ -19,8 +19,16 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("client", &["model"]),
     ("client/local", &["client", "model", "store"]),
     ("client/remote", &["client", "model", "ninep"]),
+    ("forge", &["client", "model"]),
+    ("bridge", &["client", "forge", "metrics", "model"]),
     ("ui", &["model"]),
     ("commands", &["client", "model", "ui"]),
+    (
+        "commands/bridge",
+        &[
+            "bridge", "client", "commands", "forge", "metrics", "model", "ui",
+        ],
+    ),
     (
         "commands/serve",
         &[
@@ -51,7 +59,12 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("stdio::stdout", &["ui"]),
     (
         "client::local",
-        &["commands/open", "commands/init", "client"],
+        &[
+            "commands/bridge",
+            "commands/open",
+            "commands/init",
+            "client",
+        ],
     ),
 ];
 

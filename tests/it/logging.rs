@@ -2,7 +2,7 @@
 //! the way.
 
 use crate::sandbox::{Sandbox, eventually};
-use crate::serving::Server;
+use crate::serving::{Client, Server};
 
 #[test]
 fn a_log_is_lines_of_text_or_json() {
@@ -65,4 +65,24 @@ fn an_unwritable_log_does_not_keep_it_from_serving() {
         server.says("dk: cannot log to journald: ");
         server.stop();
     }
+}
+
+#[test]
+fn a_level_is_set_in_the_tree_while_it_runs() {
+    let sandbox = Sandbox::new();
+    let server = Server::ready(&sandbox, &["--memory"]);
+    let mut client = Client::new(&server.host());
+    let level = "debug/src/ninep/level";
+    assert_eq!(client.read(level).trim_end(), "warning");
+    client.write(level, "debug\n");
+    assert_eq!(client.read(level).trim_end(), "debug");
+    drop(Client::new(&server.host()));
+    assert!(
+        server
+            .says("debug ninep: connected peer=")
+            .starts_with("127.0.0.1:")
+    );
+    client.write(level, "quiet");
+    assert_eq!(client.read("debug/src/serve/level").trim_end(), "warning");
+    server.stop();
 }

@@ -4,8 +4,11 @@
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 mod aftermath;
+mod bridge_github;
+mod bridge_webhooks;
 mod auto_push;
 mod cli_branch;
+mod cli_bridge_local;
 mod cli_completions;
 mod cli_diff;
 mod cli_gc;
@@ -34,6 +37,7 @@ mod engine_trouble;
 mod examples;
 mod faults;
 mod fetching;
+mod forge;
 mod fsck;
 mod generated;
 mod history;

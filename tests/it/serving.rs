@@ -364,6 +364,30 @@ fn metrics_that_cannot_be_served_do_not_keep_it_from_serving() {
 }
 
 #[test]
+fn streams_and_transactions_do_not_hold_the_end_up() {
+    let sandbox = Sandbox::with_store();
+    sandbox.commit("master", "first", &[("greeting", "hello\n")]);
+    let server = Server::ready(&sandbox, &["--metrics", "127.0.0.1:0"]);
+    let mut client = Client::new(&server.host());
+    assert_eq!(client.mkdir("branch/master/transactions/t"), None);
+    let live = client.walk("branch/master/head.live").unwrap();
+    client.ask(112, &[&live[..], &[0]].concat()).unwrap();
+    let read = |offset: u64| [&live[..], &offset.to_le_bytes(), &[0, 1, 0, 0]].concat();
+    assert_eq!(client.ask(116, &read(0)).unwrap().len(), 4 + 41);
+    // The next read waits, and another connection has gone without a word.
+    client.send(116, &read(41));
+    drop(Client::new(&server.host()));
+    let url = server.says("metrics at ");
+    eventually("a stream is open", || {
+        http(&url, "/metrics")
+            .2
+            .contains("\ndatakit_streams 1\n")
+            .then_some(())
+    });
+    server.stop();
+}
+
+#[test]
 fn what_is_read_only_is_not_written() {
     let sandbox = Sandbox::with_store();
     sandbox.commit("master", "first", &[("greeting", "hello\n")]);
@@ -386,13 +410,13 @@ fn what_is_read_only_is_not_written() {
 }
 
 /// As much of a 9P2000.u client as a test needs.
-struct Client {
+pub struct Client {
     stream: TcpStream,
     fids: u32,
 }
 
 impl Client {
-    fn new(host: &str) -> Self {
+    pub fn new(host: &str) -> Self {
         let stream = TcpStream::connect(host).unwrap();
         stream.set_read_timeout(LIMIT).unwrap();
         let mut client = Self { stream, fids: 0 };
@@ -416,10 +440,7 @@ impl Client {
 
     /// Sends a message; returns the body of the answer, or the error's text.
     fn ask(&mut self, kind: u8, body: &[u8]) -> Result<Vec<u8>, String> {
-        let length = u32::try_from(7 + body.len()).unwrap().to_le_bytes();
-        let tag = if kind == 100 { [0xff; 2] } else { [1, 0] };
-        let message = [&length[..], &[kind], &tag, body].concat();
-        self.stream.write_all(&message).unwrap();
+        self.send(kind, body);
         let mut head = [0; 7];
         self.stream.read_exact(&mut head).unwrap();
         let length = u32::from_le_bytes(head[..4].try_into().unwrap());
@@ -433,6 +454,13 @@ impl Client {
         Ok(body)
     }
 
+    fn send(&mut self, kind: u8, body: &[u8]) {
+        let length = u32::try_from(7 + body.len()).unwrap().to_le_bytes();
+        let tag = if kind == 100 { [0xff; 2] } else { [1, 0] };
+        let message = [&length[..], &[kind], &tag, body].concat();
+        self.stream.write_all(&message).unwrap();
+    }
+
     fn walk(&mut self, path: &str) -> Result<[u8; 4], String> {
         self.fids += 1;
         let fid = self.fids.to_le_bytes();
@@ -444,12 +472,21 @@ impl Client {
         Ok(fid)
     }
 
-    fn read(&mut self, path: &str) -> String {
+    pub fn read(&mut self, path: &str) -> String {
         let fid = self.walk(path).unwrap();
         self.ask(112, &[&fid[..], &[0]].concat()).unwrap();
         let read = [&fid[..], &[0; 8], &4096u32.to_le_bytes()].concat();
         let found = self.ask(116, &read).unwrap();
         String::from_utf8(found[4..].to_vec()).unwrap()
+    }
+
+    pub fn write(&mut self, path: &str, data: &str) {
+        let fid = self.walk(path).unwrap();
+        self.ask(112, &[&fid[..], &[0x11]].concat()).unwrap();
+        let length = u32::try_from(data.len()).unwrap().to_le_bytes();
+        let write = [&fid[..], &[0; 8], &length, data.as_bytes()].concat();
+        self.ask(118, &write).unwrap();
+        self.ask(120, &fid).unwrap();
     }
 
     /// Returns why it could not be made.

@@ -59,6 +59,7 @@ fn repository(global: &Global, wanted: &Wanted) -> anyhow::Result<Git> {
             }
         });
     };
+    let path = &open::folder(Some(path.as_os_str()))?.0;
     let git = match Git::open(path, durability, false) {
         Err(store::Error::NotFound(_)) if !wanted.read_only => {
             Git::init(path, HashKind::Sha1)

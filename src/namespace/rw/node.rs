@@ -158,10 +158,7 @@ impl Node for Written {
         let into = into.as_any().downcast_ref::<Self>();
         let into = into.filter(|into| Arc::ptr_eq(&into.space, &self.space));
         let Some(into) = into else {
-            return Err(Error::new(
-                Kind::Unsupported,
-                "a file cannot go into another tree",
-            ));
+            return Err(failure::another_tree());
         };
         let (at, into, name, now) = (self.at, into.at, legal(name)?, now());
         self.turn(|arena| arena.rename(at, into, &name, now))

@@ -228,3 +228,103 @@ async fn directories_of_the_tree_refuse_changes() {
         "Can't set length of a directory",
     );
 }
+
+/// The tags of the paragraphs of a manual page, by section, words of each.
+fn tags(page: &str) -> Vec<(String, Vec<String>)> {
+    let mut found = Vec::new();
+    let (mut section, mut tag) = (String::new(), false);
+    for line in page.lines() {
+        if let Some(title) = line.strip_prefix(".SH ") {
+            section = title.to_owned();
+        }
+        if std::mem::take(&mut tag) {
+            let words = line.split(' ').skip(1);
+            let plain = |word: &str| word.trim_matches(['"', ',']).replace('\\', "");
+            found.push((section.clone(), words.map(plain).collect()));
+        }
+        tag = line == ".TP";
+    }
+    found
+}
+
+#[test]
+fn the_manual_page_has_every_entry_and_nothing_else() {
+    let page = include_str!("../../../man/dk-tree.5");
+    let tree = include_str!("../../data/tree.txt");
+    let tags = tags(page);
+    let documented = |section: &str| -> Vec<&str> {
+        let within = tags.iter().filter(|(title, _)| title == section);
+        within
+            .flat_map(|(_, words)| words)
+            .map(String::as_str)
+            .collect()
+    };
+    // Where a directory's entries are described; below some of them the names
+    // are the user's.
+    for (folder, section) in [
+        ("/", "THE ROOT"),
+        ("/branch/main/", "BRANCHES"),
+        ("/branch/main/transactions/merge/", "TRANSACTIONS"),
+        ("/branch/main/transactions/edit/", "TRANSACTIONS"),
+        ("/tx/lasting/", "TRANSACTIONS"),
+        ("/snapshots/COMMIT/", "SNAPSHOTS"),
+        ("/remotes/origin/", "REMOTES"),
+        ("/maintenance/", "MAINTENANCE"),
+        ("/debug/", "DEBUGGING"),
+    ] {
+        let documented = documented(section);
+        let mut names = tree
+            .lines()
+            .filter_map(|line| line.get(3..)?.strip_prefix(folder))
+            .filter(|name| !name.contains('/'))
+            .peekable();
+        assert!(names.peek().is_some(), "{folder}");
+        for name in names {
+            let told = match (folder, name) {
+                ("/debug/", "src") => documented.contains(&"src/"),
+                _ => documented.contains(&name),
+            };
+            assert!(told, "{folder}{name} is not in section {section}");
+        }
+    }
+    let names: Vec<&str> = tree
+        .lines()
+        .filter_map(|line| line.rsplit('/').next())
+        .collect();
+    for section in [
+        "THE ROOT",
+        "BRANCHES",
+        "TRANSACTIONS",
+        "SNAPSHOTS",
+        "REMOTES",
+        "MAINTENANCE",
+        "DEBUGGING",
+    ] {
+        for word in documented(section) {
+            let known = names.contains(&word) || matches!(word, "src/" | "TARGET" | "");
+            assert!(known, "{word:?} of section {section} is no entry");
+        }
+    }
+}
+
+#[test]
+fn the_manual_page_has_every_text() {
+    let page = include_str!("../../../man/dk-tree.5");
+    let source = include_str!("../../../src/namespace/failure.rs");
+    let plain: String = page.replace("\\(dq", "\"").replace(['\\', '"'], "");
+    // Each text that is told as it is stands in quotes behind `text(Kind`, or
+    // is one of the constants.
+    let mut texts = Vec::new();
+    for line in source.lines().map(str::trim) {
+        let fixed = line.contains("Error::text(Kind::") || line.starts_with("const ");
+        if fixed && let Some(text) = line.split('"').nth(1) {
+            texts.push(text);
+        }
+    }
+    assert!(texts.len() > 15, "{texts:?}");
+    for text in texts {
+        // Programs know this one from the kernel.
+        let known = text == "Invalid cross-device link";
+        assert!(known || plain.contains(text), "{text:?} is not in the page");
+    }
+}

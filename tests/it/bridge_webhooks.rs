@@ -1,0 +1,141 @@
+//! What GitHub tells by itself: its own examples of every event, and the
+//! listener they come to.
+
+use std::process::Command;
+use std::sync::Arc;
+
+use datakit::bridge::github::api::Event;
+use datakit::bridge::github::webhook::{Inbox, parse, router};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+
+/// Every example with the name of its event.
+fn examples() -> Vec<(String, Vec<u8>)> {
+    let file = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/data/github/webhooks.ndjson.gz"
+    );
+    let output = Command::new("gzip").args(["-dc", file]).output().unwrap();
+    assert!(output.status.success());
+    let lines = output
+        .stdout
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty());
+    lines
+        .map(|line| {
+            let value: serde_json::Value = serde_json::from_slice(line).unwrap();
+            let event = value["event"].as_str().unwrap().to_owned();
+            (event, serde_json::to_vec(&value["payload"]).unwrap())
+        })
+        .collect()
+}
+
+#[test]
+fn every_example_of_github_is_understood() {
+    let examples = examples();
+    assert_eq!(examples.len(), 329);
+    let mut told = Vec::new();
+    for (kind, payload) in &examples {
+        let events = parse(kind, payload).unwrap_or_else(|error| panic!("{kind}: {error}"));
+        let shown = |event: &Event| match event {
+            Event::Pr(_, number, pr) => format!("{number} {}", pr.state.word()),
+            Event::Look(_, number) => format!("look at {number}"),
+            Event::Ref(_, name, head) => format!("{name} {}", head.as_deref().unwrap_or("gone")),
+            Event::Status(_, sha, context, status) => {
+                format!("{} {context} {}", &sha[..7], status.state.word())
+            }
+        };
+        told.extend(
+            events
+                .iter()
+                .map(|event| format!("{kind} {} {}", event.repo(), shown(event))),
+        );
+    }
+    told.sort();
+    told.dedup();
+    insta::assert_snapshot!(told.join("\n"));
+}
+
+#[test]
+fn nonsense_is_no_panic() {
+    for kind in [
+        "pull_request",
+        "push",
+        "status",
+        "delete",
+        "issue_comment",
+        "pull_request_review",
+        "other",
+    ] {
+        for body in [
+            &b""[..],
+            b"{}",
+            b"[]",
+            b"null",
+            b"\xff",
+            b"{\"repository\":{\"full_name\":7}}",
+        ] {
+            let known =
+                kind == "other" && serde_json::from_slice::<serde_json::Value>(body).is_ok();
+            assert_eq!(parse(kind, body).is_ok(), known, "{kind} {body:?}");
+        }
+    }
+}
+
+fn sign(secret: &str, body: &[u8]) -> String {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
+    mac.update(body);
+    let hex: String = mac
+        .finalize()
+        .into_bytes()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    format!("sha256={hex}")
+}
+
+#[tokio::test]
+async fn deliveries_are_answered_and_kept_until_they_are_used() {
+    let inbox = Arc::new(Inbox::default());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/hooks/test/test", listener.local_addr().unwrap());
+    let router = router("secret".into(), inbox.clone());
+    let server = tokio::spawn(async move { axum::serve(listener, router).await });
+    let (_, body) = examples()
+        .into_iter()
+        .find(|(kind, _)| kind == "status")
+        .unwrap();
+    let client = reqwest::Client::new();
+    let deliver = |id: &'static str, signature: Option<String>| {
+        let request = client
+            .post(&url)
+            .header("x-github-event", "status")
+            .header("x-github-delivery", id);
+        let request = match signature {
+            Some(signature) => request.header("x-hub-signature-256", signature),
+            None => request,
+        };
+        let request = request.body(body.clone());
+        async move { request.send().await.unwrap().status().as_u16() }
+    };
+    assert_eq!(deliver("1", None).await, 403);
+    assert_eq!(deliver("1", Some(sign("other", &body))).await, 403);
+    assert!(inbox.events().is_empty());
+    let (filled, answer) = tokio::join!(inbox.filled(), deliver("1", Some(sign("secret", &body))));
+    assert_eq!(((), answer), (filled, 204));
+    assert_eq!(deliver("1", Some(sign("secret", &body))).await, 204);
+    assert_eq!(inbox.events().len(), 1, "the same delivery once");
+    assert_eq!(deliver("2", Some(sign("secret", &body))).await, 204);
+    inbox.used(1);
+    assert_eq!(inbox.events().len(), 1);
+    assert_eq!(
+        client.get(&url).send().await.unwrap().status().as_u16(),
+        405
+    );
+    let garbage = client.post(&url).header("x-github-event", "status");
+    let garbage = garbage
+        .header("x-hub-signature-256", sign("secret", b"{"))
+        .body("{");
+    assert_eq!(garbage.send().await.unwrap().status().as_u16(), 400);
+    server.abort();
+}
