@@ -186,15 +186,38 @@ pub struct Hub {
     branches: Mutex<HashMap<BranchName, Watched>>,
 }
 
+/// Readers, each found by where it is, so that one of many is quickly let go.
+struct Many<T>(HashMap<usize, Arc<T>>);
+
+impl<T> Default for Many<T> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<T> Many<T> {
+    fn add(&mut self, one: &Arc<T>) {
+        self.0.insert(Arc::as_ptr(one).addr(), one.clone());
+    }
+
+    fn remove(&mut self, one: &Arc<T>) {
+        self.0.remove(&Arc::as_ptr(one).addr());
+        // What many readers took is given back.
+        if self.0.len() * 4 < self.0.capacity() {
+            self.0.shrink_to_fit();
+        }
+    }
+}
+
 /// One branch somebody watches.
 struct Watched {
     /// The head at the last look.
     head: Option<ObjectId>,
     root: Place,
     /// Readers of every move, whatever it changes.
-    every: Vec<Arc<Notify>>,
+    every: Many<Notify>,
     /// Readers of each single move.
-    logs: Vec<Arc<Moves>>,
+    logs: Many<Moves>,
     /// Moves told so far by who made them.
     told: u64,
     readers: usize,
@@ -205,8 +228,8 @@ impl Watched {
         Self {
             head,
             root: Place::default(),
-            every: Vec::new(),
-            logs: Vec::new(),
+            every: Many::default(),
+            logs: Many::default(),
             told: 0,
             readers: 0,
         }
@@ -264,7 +287,7 @@ impl MoveLog {
         let moves = Arc::new(Moves::default());
         let seat = Seat::sit(store, branch, |watched| {
             moves.kept().last = watched.head;
-            watched.logs.push(moves.clone());
+            watched.logs.add(&moves);
             Sitting::Log(moves.clone())
         })?;
         Ok(Self { seat, moves })
@@ -291,7 +314,7 @@ impl MoveLog {
 /// The readers of one path, and of those below it.
 #[derive(Default)]
 struct Place {
-    bells: Vec<Arc<Notify>>,
+    bells: Many<Notify>,
     below: HashMap<Vec<u8>, Place>,
 }
 
@@ -324,7 +347,7 @@ impl Seat {
         let bell = Arc::new(Notify::new());
         Self::sit(store, branch, |watched| match path {
             None => {
-                watched.every.push(bell.clone());
+                watched.every.add(&bell);
                 Sitting::Every(bell)
             }
             Some(path) => {
@@ -332,7 +355,7 @@ impl Seat {
                 for step in path.steps() {
                     place = place.below.entry(step.to_vec()).or_default();
                 }
-                place.bells.push(bell.clone());
+                place.bells.add(&bell);
                 Sitting::Path(path, bell)
             }
         })
@@ -379,8 +402,8 @@ impl Drop for Seat {
             return;
         }
         match &self.sitting {
-            Sitting::Every(bell) => watched.every.retain(|other| !Arc::ptr_eq(other, bell)),
-            Sitting::Log(moves) => watched.logs.retain(|other| !Arc::ptr_eq(other, moves)),
+            Sitting::Every(bell) => watched.every.remove(bell),
+            Sitting::Log(moves) => watched.logs.remove(moves),
             Sitting::Path(path, bell) => {
                 let steps: Vec<&[u8]> = path.steps().collect();
                 watched.root.leave(&steps, bell);
@@ -392,11 +415,11 @@ impl Drop for Seat {
 impl Place {
     fn leave(&mut self, steps: &[&[u8]], bell: &Arc<Notify>) {
         match steps.split_first() {
-            None => self.bells.retain(|other| !Arc::ptr_eq(other, bell)),
+            None => self.bells.remove(bell),
             Some((step, rest)) => {
                 if let Some(place) = self.below.get_mut(*step) {
                     place.leave(rest, bell);
-                    if place.bells.is_empty() && place.below.is_empty() {
+                    if place.bells.0.is_empty() && place.below.is_empty() {
                         self.below.remove(*step);
                     }
                 }
@@ -405,7 +428,7 @@ impl Place {
     }
 
     fn ring_all(&self) {
-        for bell in &self.bells {
+        for bell in self.bells.0.values() {
             bell.notify_one();
         }
         for place in self.below.values() {
@@ -418,7 +441,7 @@ impl Place {
         if old == new {
             return Ok(());
         }
-        for bell in &self.bells {
+        for bell in self.bells.0.values() {
             bell.notify_one();
         }
         if self.below.is_empty() {
@@ -458,14 +481,14 @@ impl Store {
             let Some(watched) = branches.get_mut(&name) else {
                 continue;
             };
-            for log in &watched.logs {
+            for log in watched.logs.0.values() {
                 log.tell(head);
             }
             let before = std::mem::replace(&mut watched.head, head);
             if before == head {
                 continue;
             }
-            for bell in &watched.every {
+            for bell in watched.every.0.values() {
                 bell.notify_one();
             }
             let root = |id: Option<ObjectId>| -> Result<Option<Entry>, Error> {
@@ -505,7 +528,7 @@ impl Store {
         };
         if let Some(watched) = branches.get_mut(&name) {
             watched.told += 1;
-            for log in &watched.logs {
+            for log in watched.logs.0.values() {
                 log.tell(head);
             }
         }

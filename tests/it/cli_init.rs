@@ -53,16 +53,17 @@ fn the_nearest_repository_is_the_store() {
 }
 
 #[test]
-fn servers_are_for_later() {
+fn a_server_that_is_not_there_is_named() {
     let sandbox = Sandbox::new();
-    assert_snapshot!(sandbox.dk(["-C", "tcp://db:5640", "ls", "master"]), @"
-    ! dk: cannot open tcp://db:5640: servers are not supported by this version of dk
-    ! hint: name a Git repository on this machine by its path
+    assert_snapshot!(sandbox.dk(["-C", "unix://none", "ls", "master"]), @"
+    ! dk: cannot connect to unix://none
+    ! caused by: No such file or directory (os error 2)
+    ! hint: is 'dk serve' running there?
     exit status 1
     ");
     assert_snapshot!(sandbox.dk(["-C", "gopher://db", "ls", "master"]), @"
     ! dk: cannot open gopher://db: no store is named that way
-    ! hint: name a Git repository on this machine by its path
+    ! hint: name a Git repository by its path, or a server as tcp://HOST:PORT or unix:///PATH
     exit status 2
     ");
 }

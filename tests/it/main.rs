@@ -4,9 +4,9 @@
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 mod aftermath;
+mod auto_push;
 mod bridge_github;
 mod bridge_webhooks;
-mod auto_push;
 mod cli_branch;
 mod cli_bridge_local;
 mod cli_completions;

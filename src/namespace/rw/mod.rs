@@ -234,9 +234,12 @@ impl Space {
         match content {
             Content::Spilled(file, _) => {
                 let write = move |_: &Arc<Store>| {
-                    file.write_all_at(&data, offset)
-                        .map_err(spill_failed())
-                        .map(|()| file)
+                    if offset > length {
+                        // A write that was taken back may have left something there.
+                        file.set_len(length).map_err(spill_failed())?;
+                    }
+                    file.write_all_at(&data, offset).map_err(spill_failed())?;
+                    Ok(file)
                 };
                 let file = self.world.run(write).await?;
                 let content = Content::Spilled(file, length.max(end));
@@ -293,11 +296,13 @@ impl Space {
                 said(self.arena().edit(node, edit))?;
             }
             content => {
+                let before = length(&content);
                 let resize = move |_: &Arc<Store>| {
                     let file = match content {
                         Content::Spilled(file, _) => file,
                         content => Arc::new(spill(&content)?),
                     };
+                    file.set_len(size.min(before)).map_err(spill_failed())?;
                     file.set_len(size).map_err(spill_failed())?;
                     Ok(Content::Spilled(file, size))
                 };

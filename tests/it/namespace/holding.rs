@@ -92,7 +92,10 @@ async fn idle_streams_cost_little_and_leave_nothing() {
     watching.next().await;
     walker.store("main", &[("a/b", "2")], "two").await;
     assert!(watching.next().await.starts_with("D-"));
+    let gauge = &datakit::metrics::metrics().streams;
+    assert_eq!(gauge.get(), 3001);
     drop((streams, watching));
+    assert_eq!(gauge.get(), 0);
     let text = walker.cat("debug/watches").await.unwrap();
     assert_eq!(text, "streams 0\nreaders 0\n");
 }
@@ -359,4 +362,44 @@ async fn identity() {
             .unwrap()
             .starts_with("trees ")
     );
+}
+
+#[tokio::test]
+async fn a_store_that_may_not_be_written() {
+    use datakit::store::read_only::ReadOnly;
+
+    let engine = Arc::new(Memory::new(HashKind::Sha1));
+    let writing = over(Arc::new(Store::new(engine.clone())));
+    let head = writing.store("main", &[("a", "1")], "one").await;
+    writing.mkdir("branch/main/tx/job").await.unwrap();
+    let walker = over(Arc::new(Store::new(Arc::new(ReadOnly(engine)))));
+    assert_eq!(walker.cat("branch/main/ro/a").await.unwrap(), "1");
+    assert_eq!(walker.head("main").await, head);
+    // A name costs nothing, and is needed to wait for a branch.
+    walker.mkdir("branch/other").await.unwrap();
+    for path in [
+        "branch/main/transactions/t",
+        "branch/main/tx/t",
+        "remotes/origin",
+        "tx/job/rw/folder",
+    ] {
+        fails(walker.mkdir(path).await, Kind::ReadOnly);
+    }
+    for (path, text) in [
+        ("branch/other/fast-forward", head.as_str()),
+        ("branch/main/reset", "0"),
+        ("branch/main/rename", "x"),
+        ("branch/main/apply", "rm a\ncommit\n"),
+        ("branch/main/begin", "done\n"),
+        ("tx/job/msg", "x"),
+        ("tx/job/ctl", "commit"),
+        ("tx/job/ctl", "close"),
+    ] {
+        let write = walker.write(path, text.to_owned()).await;
+        fails(write, Kind::ReadOnly);
+    }
+    fails(walker.rm("branch/main").await, Kind::ReadOnly);
+    fails(walker.rename("branch/main", "x").await, Kind::ReadOnly);
+    let text = walker.cat("debug/id").await.unwrap();
+    assert!(text.contains("\"read_only\":true"), "{text}");
 }
