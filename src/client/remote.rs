@@ -19,12 +19,12 @@ use futures_util::TryStreamExt as _;
 use crate::client::*;
 use crate::model::Entry;
 use crate::model::text::{
-    CollectTransactions, DiffQuery, LogElement, LsQuery, LsShape, Refs, Rename, Reset,
-    ResolveQuery, percent_encode, read_refs, take_change, take_commit_record, take_item,
-    take_transaction,
+    CollectTransactions, DiffQuery, LogElement, LsQuery, LsShape, Rename, Reset, ResolveQuery,
+    percent_encode, take_change, take_commit_record, take_item, take_transaction,
 };
 use crate::ninep::client::{self as ninep, Endpoint, flags};
 
+mod ask;
 mod change;
 mod failure;
 mod link;
@@ -32,7 +32,7 @@ mod read;
 mod task;
 mod watch;
 
-use failure::{Context, missing_path};
+use failure::Context;
 use link::{Core, Session};
 
 /// How a server is talked to.
@@ -115,131 +115,6 @@ impl Remote {
             core,
             identity: options.identity,
         })
-    }
-
-    /// Asks something that only reads, again where the connection was lost.
-    async fn ask<T, F>(
-        &self,
-        what: impl Into<Context>,
-        op: impl Fn(Arc<Session>) -> F + Send + Sync,
-    ) -> Result<T>
-    where
-        F: Future<Output = ninep::Result<T>> + Send,
-    {
-        self.core.ask(what.into(), op).await
-    }
-
-    /// Does something that must not be done twice.
-    async fn once<T, F>(
-        &self,
-        what: impl Into<Context>,
-        op: impl FnOnce(Arc<Session>) -> F + Send,
-    ) -> Result<T>
-    where
-        F: Future<Output = ninep::Result<T>> + Send,
-    {
-        let session = self.core.session().await?;
-        match op(session).await {
-            Err(error) if error.lost => Err(self.core.unknown(&what.into(), &error)),
-            result => result.map_err(|error| self.core.error(&what.into(), error)),
-        }
-    }
-
-    async fn query(&self, dir: &'static str, element: Vec<u8>) -> Result<Vec<u8>> {
-        let what = Context::file(dir, &element);
-        let element = Arc::new(element);
-        self.ask(what, move |session| {
-            let element = element.clone();
-            async move {
-                let file = session.open(dir, &[&element], 0).await?;
-                file.pull(0, None).rest(WHOLE).await
-            }
-        })
-        .await
-    }
-
-    async fn resolved(&self, element: Vec<u8>) -> Result<Vec<u8>> {
-        let what = Context::file("resolve", &element);
-        let element = Arc::new(element);
-        self.ask(what, move |session| {
-            let element = element.clone();
-            async move {
-                let file = session.open("resolve", &[&element], 0).await?;
-                file.whole(0, WHOLE).await
-            }
-        })
-        .await
-    }
-
-    /// Returns the first record of an answer; nothing where it has none.
-    async fn first<T: Send>(
-        &self,
-        dir: &'static str,
-        element: Vec<u8>,
-        take: fn(&mut &[u8]) -> crate::model::text::Taken<T>,
-    ) -> Result<Option<T>> {
-        let what = Context::file(dir, &element);
-        let element = Arc::new(element);
-        self.ask(what, move |session| {
-            let element = element.clone();
-            async move { session.first(dir, &[&element], take).await }
-        })
-        .await
-    }
-
-    /// Returns the element of `branch` that names a branch.
-    fn element(branch: &BranchName) -> Vec<u8> {
-        percent_encode(branch.as_bytes(), b"")
-    }
-
-    async fn reset(&self, branch: &BranchName, reset: Reset, make: bool) -> Result<Vec<u8>> {
-        let name = Self::element(branch);
-        let what = Context::change(format!("{branch} was moved"));
-        self.once(what, |session| async move {
-            session
-                .command("branch", &name, make, "reset", reset.write().into())
-                .await
-        })
-        .await
-    }
-
-    async fn entry(&self, at: &At, path: &TreePath) -> Result<Option<Stat>> {
-        let query = LsQuery {
-            at: at.clone(),
-            path: path.clone(),
-            shape: LsShape::Own,
-            sizes: false,
-        };
-        let item = match self.first("ls", query.write(), take_item).await {
-            Err(error) if missing_path(&error, path) => None,
-            item => item?,
-        };
-        Ok(item.map(|item| Stat {
-            entry: item.entry,
-            size: item.size.unwrap_or(0),
-        }))
-    }
-
-    /// Returns what signs when nobody is named.
-    fn author(&self, author: Option<Signature>) -> Option<Signature> {
-        author.or_else(|| {
-            let identity = self.identity.as_ref()?;
-            Some(Signature {
-                name: identity.name.clone().into_bytes(),
-                email: identity.email.clone().into_bytes(),
-                time: crate::model::Time::now(),
-            })
-        })
-    }
-
-    async fn refs(&self) -> Result<Refs> {
-        let text = self
-            .ask("refs", |session| async move {
-                let file = session.open_root(&[b"refs"], 0).await?;
-                file.pull(0, None).rest(WHOLE).await
-            })
-            .await?;
-        read_refs(&text).ok_or_else(|| failure::nonsense("refs"))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::io::{self, Read, Write as _};
 
 use anyhow::Context as _;
+use futures_util::stream::{self, StreamExt as _};
 
 use crate::client::At;
 use crate::commands::{Session, blocking, completions, named, parse};
@@ -31,6 +32,9 @@ pub struct Args {
     files: Vec<RevPath>,
 }
 
+/// How many files are opened before they are written: a store may be far away.
+pub(super) const AHEAD: usize = 16;
+
 /// How many bytes are read at once.
 const PIECE: usize = 128 * 1024;
 
@@ -50,9 +54,17 @@ struct File<'a> {
 
 pub(super) async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
     let mut failed = None;
-    for file in &args.files {
-        let written = match session.resolve(&file.rev).await {
-            Ok(commit) => write(session, &At::Commit(commit), &file.path).await,
+    let opening = args.files.iter().map(async |file| {
+        let opened = match session.resolve(&file.rev).await {
+            Ok(commit) => open(session, At::Commit(commit), &file.path).await,
+            Err(error) => Err(error),
+        };
+        (file, opened)
+    });
+    let mut opened = stream::iter(opening).buffered(AHEAD);
+    while let Some((file, opened)) = opened.next().await {
+        let written = match opened {
+            Ok(opened) => opened.write(session).await,
             Err(error) => Err(error),
         };
         let Err(error) = written else { continue };
@@ -69,19 +81,38 @@ pub(super) async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
     }
 }
 
-/// Writes one file of any tree to stdout.
-pub(super) async fn write(session: &Session, at: &At, path: &TreePath) -> anyhow::Result<()> {
-    let mut reader = session.client.open(at, path).await?;
-    let mut start = Vec::new();
-    let read = reader.by_ref().take(SMALL + 1).read_to_end(&mut start);
-    read.with_context(|| format!("cannot read {path}"))?;
-    let small = !session.ui.json && start.len() as u64 <= SMALL && session.ui.ready();
-    let reader = Box::new(io::Cursor::new(start).chain(reader));
-    let (ui, at, path) = (session.ui.clone(), at.clone(), path.clone());
-    if small {
-        return copy(&ui, reader, &at, &path);
+/// A file that is open.
+pub(super) struct Opened<'a> {
+    at: At,
+    path: &'a TreePath,
+    reader: Box<dyn Read + Send>,
+}
+
+/// Opens one file of any tree.
+pub(super) async fn open<'a>(
+    session: &Session,
+    at: At,
+    path: &'a TreePath,
+) -> anyhow::Result<Opened<'a>> {
+    let reader = session.client.open(&at, path).await?;
+    Ok(Opened { at, path, reader })
+}
+
+impl Opened<'_> {
+    /// Writes it to stdout.
+    pub async fn write(self, session: &Session) -> anyhow::Result<()> {
+        let (mut reader, path) = (self.reader, self.path.clone());
+        let mut start = Vec::new();
+        let read = reader.by_ref().take(SMALL + 1).read_to_end(&mut start);
+        read.with_context(|| format!("cannot read {path}"))?;
+        let small = !session.ui.json && start.len() as u64 <= SMALL && session.ui.ready();
+        let reader = Box::new(io::Cursor::new(start).chain(reader));
+        let (ui, at) = (session.ui.clone(), self.at);
+        if small {
+            return copy(&ui, reader, &at, &path);
+        }
+        blocking(move || copy(&ui, reader, &at, &path)).await
     }
-    blocking(move || copy(&ui, reader, &at, &path)).await
 }
 
 fn copy(ui: &Ui, mut reader: Box<dyn Read + Send>, at: &At, path: &TreePath) -> anyhow::Result<()> {

@@ -1,6 +1,10 @@
 //! `dk diff`: what differs between two commits, and how changes are shown
 //! wherever they are.
 
+use std::pin::pin;
+
+use futures_util::StreamExt as _;
+
 use crate::client::At;
 use crate::commands::{Session, completions, parse, patch};
 use crate::model::text::JsonBytes;
@@ -154,9 +158,12 @@ pub(super) async fn show(
     let paint = session.ui.paint;
     if options.stat {
         let mut counted = Vec::new();
+        let mut patches = pin!(patch::all(&*session.client, changes));
         for change in changes {
-            let patch = patch::compute(&*session.client, change).await?;
-            counted.push((change.path.clone(), patch.counts));
+            let Some(patch) = patches.next().await else {
+                break;
+            };
+            counted.push((change.path.clone(), patch?.counts));
         }
         if !counted.is_empty() {
             let width = session.ui.width();
@@ -167,9 +174,10 @@ pub(super) async fn show(
         }
     }
     if options.patch {
-        for change in changes {
-            let patch = patch::compute(&*session.client, change).await?;
-            let text = session.ui.text(&patch.text);
+        let mut patches = pin!(patch::all(&*session.client, changes));
+        while let Some(patch) = patches.next().await {
+            let text = patch?.text;
+            let text = session.ui.text(&text);
             records.text(|out| patch::write(out, &text, paint))?;
         }
     }

@@ -7,6 +7,7 @@
 use std::io::{self, Read, Write};
 use std::ops::Range;
 
+use futures_util::stream::{self, Stream, StreamExt as _};
 use imara_diff::{Algorithm, Diff, Hunk, InternedInput};
 
 use crate::client::Client;
@@ -45,16 +46,26 @@ pub(super) struct Counts {
 
 /// Compares the two sides of a change.
 pub(super) async fn compute(client: &dyn Client, change: &Change) -> anyhow::Result<Patch> {
-    let (old, new) = (
-        open(client, change.old).await?,
-        open(client, change.new).await?,
-    );
+    let (old, new) =
+        futures_util::future::try_join(open(client, change.old), open(client, change.new)).await?;
     let change = change.clone();
     blocking(move || {
         let (old, new) = (old.load()?, new.load()?);
         Ok(patch(&change, &old, &new))
     })
     .await
+}
+
+/// Compares the two sides of changes, some ahead of those taken.
+pub(super) fn all<'a>(
+    client: &'a dyn Client,
+    changes: &'a [Change],
+) -> impl Stream<Item = anyhow::Result<Patch>> + 'a {
+    /// A store may be far away.
+    const AHEAD: usize = 4;
+    stream::iter(changes)
+        .map(move |change| compute(client, change))
+        .buffered(AHEAD)
 }
 
 /// One side of a change, before it is read.

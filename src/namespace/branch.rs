@@ -165,7 +165,10 @@ impl All {
             }
         };
         match other {
-            Some(other) => Err(failure::exists(format!("branch {other}"))),
+            Some(other) => {
+                let what = format!("cannot create branch {name}: branch {other}");
+                Err(failure::exists(what))
+            }
             None => Ok(()),
         }
     }

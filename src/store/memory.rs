@@ -172,7 +172,8 @@ impl Engine for Memory {
         }
         for wanted in moves.iter().filter(|wanted| wanted.new.is_some()) {
             if let Some(other) = heads.keys().find(|other| wanted.name.is_beside(other)) {
-                return Err(Error::Exists(other.shown()));
+                let (new, old) = (wanted.name.shown(), other.shown());
+                return Err(Error::Exists(format!("cannot create {new}: {old}")));
             }
         }
         for object in fresh {

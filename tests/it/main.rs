@@ -19,6 +19,7 @@ mod cli_ls;
 mod cli_merge;
 mod cli_put;
 mod cli_remote;
+mod cli_remote_store;
 mod cli_run;
 mod cli_serve;
 mod cli_shell;

@@ -147,8 +147,11 @@ impl<T> Reading<T> {
     }
 }
 
-/// Opens a blob. When this returns, what fits into one read is there: reading
-/// so much does not wait.
+/// Bytes of a blob that are there when it is open, or all of a shorter one.
+const START: usize = 8 << 10;
+
+/// Opens a blob. When this returns, so much of it is there that a first look
+/// waits for nothing.
 pub(super) async fn open(
     core: &Arc<Core>,
     id: ObjectId,
@@ -162,7 +165,23 @@ pub(super) async fn open(
         at: 0,
         piece: Bytes::new(),
     };
-    blob.piece = blob.next().await?;
+    let mut start = BytesMut::new();
+    while start.len() < START {
+        let piece = blob.next().await?;
+        if piece.is_empty() {
+            break;
+        }
+        if start.is_empty() && piece.len() >= START {
+            // As it is: nothing is copied.
+            blob.piece = piece;
+            return Ok(Box::new(blob));
+        }
+        start.extend_from_slice(&piece);
+        if blob.size == Some(blob.at) {
+            break;
+        }
+    }
+    blob.piece = start.freeze();
     Ok(Box::new(blob))
 }
 

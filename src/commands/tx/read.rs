@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures_util::stream::{self, StreamExt as _};
 use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 
@@ -126,8 +127,13 @@ pub(super) async fn ls(session: &Session, tx: &Transaction, args: Ls) -> anyhow:
 
 pub(super) async fn cat(session: &Session, tx: &Transaction, args: Cat) -> anyhow::Result<()> {
     let at = At::Transaction(tx.id.clone());
-    for path in &args.paths {
-        file::write(session, &at, path).await?;
+    let opening = args
+        .paths
+        .iter()
+        .map(|path| file::open(session, at.clone(), path));
+    let mut opened = stream::iter(opening).buffered(file::AHEAD);
+    while let Some(opened) = opened.next().await {
+        opened?.write(session).await?;
     }
     Ok(())
 }
