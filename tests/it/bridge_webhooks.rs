@@ -53,7 +53,16 @@ fn every_example_of_github_is_understood() {
     }
     told.sort();
     told.dedup();
-    insta::assert_snapshot!(told.join("\n"));
+    insta::assert_snapshot!(told.join("\n"), @r"
+    delete Codertocat/Hello-World tags/simple-tag gone
+    pull_request Codertocat/Hello-World 2 closed
+    pull_request Codertocat/Hello-World 2 open
+    pull_request_review Codertocat/Hello-World look at 2
+    push Codertocat/Hello-World heads/master 6113728f27ae82c7b1a177c8d03f9e96e0adf246
+    push Codertocat/Hello-World tags/simple-tag 6113728f27ae82c7b1a177c8d03f9e96e0adf246
+    push Codertocat/Hello-World tags/simple-tag gone
+    status Codertocat/Hello-World 6113728 default success
+    ");
 }
 
 #[test]
