@@ -198,7 +198,10 @@ impl Status {
     pub fn new(state: StatusState, description: Option<&str>, target_url: Option<&str>) -> Self {
         let text = |text: &str| {
             let text = text.trim();
-            let end = text.floor_char_boundary(DESCRIPTION.min(text.len()));
+            let mut end = DESCRIPTION.min(text.len());
+            while !text.is_char_boundary(end) {
+                end -= 1;
+            }
             text[..end].trim().to_owned()
         };
         let some = |text: String| (!text.is_empty()).then_some(text);
