@@ -33,7 +33,7 @@ pub fn random(dice: &mut Dice) -> Snapshot {
             let mut pr = Pr::new(
                 sha(dice),
                 state,
-                dice.pick(&["", "a title", "ü"]),
+                dice.pick::<&str>(&["", "a title", "ü"]),
                 "master",
                 "me",
             );
