@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use super::message::Dialect;
 
-/// Bytes before a message's own: size[4] type[1] tag[2].
+/// Bytes before a message's own: `size[4] type[1] tag[2]`.
 pub const HEADER: usize = 7;
 
 /// Data from this length on is sent from where it lies.

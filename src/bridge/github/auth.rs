@@ -21,7 +21,7 @@ pub enum Auth {
     /// Nobody: public repositories, few calls.
     Anonymous,
     Token(String),
-    App(App),
+    App(Box<App>),
 }
 
 impl fmt::Debug for Auth {
