@@ -326,7 +326,7 @@ impl Text for Transaction {
 /// `transactions/ID`.
 struct Entries(Arc<Transaction>);
 
-/// The entries of a transaction; after a merge those of a merge too.
+/// The entries of a transaction; after a merge its three sides too.
 const ENTRIES: &[(&[u8], Shape)] = &[
     (b"author", Shape::File),
     (b"base", Shape::File),
