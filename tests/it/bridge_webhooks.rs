@@ -5,6 +5,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use datakit::bridge::github::api::Event;
+use datakit::bridge::github::http::provide_tls;
 use datakit::bridge::github::webhook::{Inbox, parse, router};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
@@ -114,6 +115,7 @@ async fn deliveries_are_answered_and_kept_until_they_are_used() {
         .into_iter()
         .find(|(kind, _)| kind == "status")
         .unwrap();
+    provide_tls();
     let client = reqwest::Client::new();
     let deliver = |id: &'static str, signature: Option<String>| {
         let request = client

@@ -93,6 +93,7 @@ struct Page {
 impl Http {
     /// `kept` is what [`Http::kept`] gave before a restart.
     pub fn new(settings: Settings, auth: Auth, kept: BTreeMap<String, Kept>) -> Result<Self> {
+        provide_tls();
         let client = reqwest::Client::builder()
             .user_agent(concat!("dk/", env!("CARGO_PKG_VERSION")))
             .timeout(PATIENCE)
@@ -472,6 +473,19 @@ impl Http {
         }
     }
 }
+
+/// Says once which cryptography https is to use: without, no client can be made.
+#[cfg(feature = "https")]
+pub fn provide_tls() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        // Fails where somebody has said already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    });
+}
+
+#[cfg(not(feature = "https"))]
+pub fn provide_tls() {}
 
 fn parse<T: DeserializeOwned>(url: &str, body: &str) -> Result<T> {
     serde_json::from_str(body)
