@@ -18,10 +18,10 @@ use crate::model::request::{Content, Edit, Edits, Sink, Stop};
 use crate::model::text::apply::{Filled, Finish, Head, Parser, Part, Plain};
 
 use super::World;
-use super::entry::{File, no_listing};
+use super::entry::File;
 use super::failure;
 use super::files::{Turn, chmod_special};
-use super::node::{Call, Create, Error, Handle, Listing, Open, Result};
+use super::node::{Call, Create, Error, Handle, Open, Result};
 use super::spool::Spool;
 
 /// A request that is complete.
@@ -195,18 +195,6 @@ impl Handle for CallHandle {
                 return Err(error);
             }
         }
-        Ok(())
-    }
-
-    async fn list(&self, _: &Call) -> Result<Arc<dyn Listing>> {
-        Err(no_listing())
-    }
-
-    async fn sync(&self, _: &Call) -> Result<()> {
-        Ok(())
-    }
-
-    async fn close(&self, _: &Call) -> Result<()> {
         Ok(())
     }
 }

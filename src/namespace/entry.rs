@@ -311,10 +311,6 @@ impl Handle for DirHandle {
     async fn sync(&self, call: &Call) -> Result<()> {
         self.0.what.sync(call).await
     }
-
-    async fn close(&self, _: &Call) -> Result<()> {
-        Ok(())
-    }
 }
 
 /// A node that is a [`File`].

@@ -17,10 +17,10 @@ use crate::store::walk::Leaves;
 use crate::store::{self, Store};
 
 use super::World;
-use super::entry::{File, no_listing};
+use super::entry::File;
 use super::failure;
 use super::files::Turn;
-use super::node::{Call, Handle, Listing, Open, Result};
+use super::node::{Call, Handle, Open, Result};
 use super::stream::{Answer, Text};
 use super::view;
 
@@ -93,22 +93,6 @@ impl Handle for ExportHandle {
         let data = text.read(count).await?;
         *at += data.len() as u64;
         Ok(data)
-    }
-
-    async fn write(&self, _: &Call, _: u64, _: Bytes) -> Result<()> {
-        Err(failure::read_only_file())
-    }
-
-    async fn list(&self, _: &Call) -> Result<Arc<dyn Listing>> {
-        Err(no_listing())
-    }
-
-    async fn sync(&self, _: &Call) -> Result<()> {
-        Ok(())
-    }
-
-    async fn close(&self, _: &Call) -> Result<()> {
-        Ok(())
     }
 }
 

@@ -11,9 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-use super::entry::{File, no_listing};
+use super::entry::File;
 use super::failure;
-use super::node::{Call, Create, Handle, Listing, Open, Result};
+use super::node::{Call, Create, Handle, Open, Result};
 
 /// Requests about one thing, taken in the order they came. Not a lock around
 /// data: whoever waits here waits as a request does, and may be cancelled.
@@ -135,22 +135,6 @@ impl Handle for Fixed {
     async fn read(&self, _: &Call, offset: u64, count: u32) -> Result<Bytes> {
         slice(&self.0, offset, count)
     }
-
-    async fn write(&self, _: &Call, _: u64, _: Bytes) -> Result<()> {
-        Err(failure::read_only_file())
-    }
-
-    async fn list(&self, _: &Call) -> Result<Arc<dyn Listing>> {
-        Err(no_listing())
-    }
-
-    async fn sync(&self, _: &Call) -> Result<()> {
-        Ok(())
-    }
-
-    async fn close(&self, _: &Call) -> Result<()> {
-        Ok(())
-    }
 }
 
 type Compute = dyn Fn(&Call) -> BoxFuture<'static, Result<Vec<u8>>> + Send + Sync;
@@ -188,22 +172,6 @@ impl File for Computed {
 impl Handle for Computed {
     async fn read(&self, call: &Call, offset: u64, count: u32) -> Result<Bytes> {
         slice(&Bytes::from((self.0)(call).await?), offset, count)
-    }
-
-    async fn write(&self, _: &Call, _: u64, _: Bytes) -> Result<()> {
-        Err(failure::read_only_file())
-    }
-
-    async fn list(&self, _: &Call) -> Result<Arc<dyn Listing>> {
-        Err(no_listing())
-    }
-
-    async fn sync(&self, _: &Call) -> Result<()> {
-        Ok(())
-    }
-
-    async fn close(&self, _: &Call) -> Result<()> {
-        Ok(())
     }
 }
 
@@ -364,10 +332,6 @@ impl Handle for MemoryHandle {
             .await
     }
 
-    async fn list(&self, _: &Call) -> Result<Arc<dyn Listing>> {
-        Err(no_listing())
-    }
-
     async fn sync(&self, call: &Call) -> Result<()> {
         self.file.text.sync(call).await
     }
@@ -415,22 +379,6 @@ impl Handle for StatusHandle {
         let data = take(rest, count);
         cursor.gave(data.len());
         Ok(data)
-    }
-
-    async fn write(&self, _: &Call, _: u64, _: Bytes) -> Result<()> {
-        Err(failure::read_only_file())
-    }
-
-    async fn list(&self, _: &Call) -> Result<Arc<dyn Listing>> {
-        Err(no_listing())
-    }
-
-    async fn sync(&self, _: &Call) -> Result<()> {
-        Ok(())
-    }
-
-    async fn close(&self, _: &Call) -> Result<()> {
-        Ok(())
     }
 }
 
@@ -542,18 +490,6 @@ impl Handle for CommandHandle {
         latest.rest = result.into();
         *own = Some(latest.clone());
         cursor.wrote(data.len());
-        Ok(())
-    }
-
-    async fn list(&self, _: &Call) -> Result<Arc<dyn Listing>> {
-        Err(no_listing())
-    }
-
-    async fn sync(&self, _: &Call) -> Result<()> {
-        Ok(())
-    }
-
-    async fn close(&self, _: &Call) -> Result<()> {
         Ok(())
     }
 }

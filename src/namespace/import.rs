@@ -17,10 +17,10 @@ use crate::model::text::quote;
 use crate::model::{Kind, TreePath};
 
 use super::World;
-use super::entry::{File, no_listing};
+use super::entry::File;
 use super::failure;
 use super::files::{Turn, chmod_special, lock};
-use super::node::{Call, Create, Error, Handle, Listing, Open, Result};
+use super::node::{Call, Create, Error, Handle, Open, Result};
 use super::spool::Spool;
 
 /// Puts edits into a transaction. The paths written are told as they come.
@@ -192,10 +192,6 @@ impl Handle for ImportHandle {
         };
         *state = State::Coming(Box::new(spool), at);
         Ok(())
-    }
-
-    async fn list(&self, _: &Call) -> Result<Arc<dyn Listing>> {
-        Err(no_listing())
     }
 
     async fn sync(&self, call: &Call) -> Result<()> {

@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use bytes::Bytes;
 
+use super::{entry, failure};
 use crate::model::Kind;
 use crate::model::failure::Failure;
 
@@ -243,7 +244,8 @@ pub trait Node: Send + Sync + 'static {
 }
 
 /// A node that was opened. Dropping it lets go of whatever it holds and ends
-/// what waits on it.
+/// what waits on it. Where nothing else is said it is a file that is only
+/// read: whoever takes writes says too what sync and close make of them.
 #[async_trait::async_trait]
 pub trait Handle: Send + Sync {
     /// Tells whether a read may wait for something to happen, as a stream's
@@ -259,17 +261,25 @@ pub trait Handle: Send + Sync {
     async fn read(&self, call: &Call, offset: u64, count: u32) -> Result<Bytes>;
 
     /// Writes all of it.
-    async fn write(&self, call: &Call, offset: u64, data: Bytes) -> Result<()>;
+    async fn write(&self, _call: &Call, _offset: u64, _data: Bytes) -> Result<()> {
+        Err(failure::read_only_file())
+    }
 
     /// Takes a listing of a directory as it is now.
-    async fn list(&self, call: &Call) -> Result<Arc<dyn Listing>>;
+    async fn list(&self, _call: &Call) -> Result<Arc<dyn Listing>> {
+        Err(entry::no_listing())
+    }
 
     /// Makes what was written durable.
-    async fn sync(&self, call: &Call) -> Result<()>;
+    async fn sync(&self, _call: &Call) -> Result<()> {
+        Ok(())
+    }
 
     /// Ends it, telling what went wrong with what was written. Called once, as
     /// the last of its calls; not when the connection is lost.
-    async fn close(&self, call: &Call) -> Result<()>;
+    async fn close(&self, _call: &Call) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// The entries of a directory at one moment. `.` and `..` are not among them.

@@ -20,10 +20,10 @@ use crate::model::Kind;
 use crate::store::{self, Store, face};
 
 use super::World;
-use super::entry::{File, no_listing};
+use super::entry::File;
 use super::failure;
 use super::files::{Cursor, Turn, lock, take};
-use super::node::{Call, Error, Handle, Listing, Open, Result};
+use super::node::{Call, Error, Handle, Open, Result};
 
 /// What a stream tells, one result after the other. Dropping the future of
 /// [`Source::next`] loses nothing: it is all there for the next call.
@@ -147,22 +147,6 @@ impl Handle for StreamHandle {
         let data = take(&mut reading.rest, count);
         reading.cursor.gave(data.len());
         Ok(data)
-    }
-
-    async fn write(&self, _: &Call, _: u64, _: Bytes) -> Result<()> {
-        Err(failure::read_only_file())
-    }
-
-    async fn list(&self, _: &Call) -> Result<Arc<dyn Listing>> {
-        Err(no_listing())
-    }
-
-    async fn sync(&self, _: &Call) -> Result<()> {
-        Ok(())
-    }
-
-    async fn close(&self, _: &Call) -> Result<()> {
-        Ok(())
     }
 }
 
@@ -304,21 +288,5 @@ impl Handle for RecordsHandle {
         let data = text.read(count).await?;
         *at += data.len() as u64;
         Ok(data)
-    }
-
-    async fn write(&self, _: &Call, _: u64, _: Bytes) -> Result<()> {
-        Err(failure::read_only_file())
-    }
-
-    async fn list(&self, _: &Call) -> Result<Arc<dyn Listing>> {
-        Err(no_listing())
-    }
-
-    async fn sync(&self, _: &Call) -> Result<()> {
-        Ok(())
-    }
-
-    async fn close(&self, _: &Call) -> Result<()> {
-        Ok(())
     }
 }

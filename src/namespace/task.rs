@@ -19,10 +19,10 @@ use crate::model::text::{TaskLine, write_task_line};
 use crate::store::{self, Store, face};
 
 use super::World;
-use super::entry::{File, no_listing};
+use super::entry::File;
 use super::failure;
 use super::files::{Turn, chmod_special, lock, take};
-use super::node::{Call, Create, Error, Handle, Listing, Open, Result};
+use super::node::{Call, Create, Error, Handle, Open, Result};
 
 /// Lines kept for a slow reader.
 const KEPT: usize = 1024;
@@ -231,18 +231,6 @@ impl Handle for TaskHandle {
             drop(counted);
             told.end(results);
         });
-        Ok(())
-    }
-
-    async fn list(&self, _: &Call) -> Result<Arc<dyn Listing>> {
-        Err(no_listing())
-    }
-
-    async fn sync(&self, _: &Call) -> Result<()> {
-        Ok(())
-    }
-
-    async fn close(&self, _: &Call) -> Result<()> {
         Ok(())
     }
 }

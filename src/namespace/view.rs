@@ -316,14 +316,6 @@ impl Handle for ViewHandle {
         let parent = self.node.place.key;
         Ok(Arc::new(Entries { tree, parent }))
     }
-
-    async fn sync(&self, _: &Call) -> Result<()> {
-        Ok(())
-    }
-
-    async fn close(&self, _: &Call) -> Result<()> {
-        Ok(())
-    }
 }
 
 /// A stored tree as a listing.
