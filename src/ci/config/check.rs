@@ -7,7 +7,7 @@ use super::file::{
 };
 use super::place::{At, Faults, Invalid};
 use super::{
-    Config, Keep, Project, Reserved, Secret, Source, Step, Steps, Targets, Untrusted, Web, Who,
+    Config, Grant, Keep, Project, Reserved, Source, Step, Steps, Targets, Untrusted, Web, Who,
     graph, step,
 };
 use crate::forge::{self, Repo};
@@ -376,8 +376,8 @@ fn targets(
 }
 
 /// Reads the secrets, and refuses those that a step asks for in vain.
-fn secrets(faults: &mut Faults<'_>, table: &ProjectTable) -> Vec<Secret> {
-    let mut secrets: Vec<Secret> = Vec::new();
+fn secrets(faults: &mut Faults<'_>, table: &ProjectTable) -> Vec<Grant> {
+    let mut secrets: Vec<Grant> = Vec::new();
     for grant in &table.secret {
         let Some(secret) = secret(faults, grant) else {
             continue;
@@ -420,7 +420,7 @@ fn secrets(faults: &mut Faults<'_>, table: &ProjectTable) -> Vec<Secret> {
     secrets
 }
 
-fn secret(faults: &mut Faults<'_>, table: &SecretTable) -> Option<Secret> {
+fn secret(faults: &mut Faults<'_>, table: &SecretTable) -> Option<Grant> {
     let name = table.name.get();
     if !step::is_variable(name) || name.starts_with("DK_") {
         let message = format!("{name:?} cannot be the variable of a secret");
@@ -433,7 +433,7 @@ fn secret(faults: &mut Faults<'_>, table: &SecretTable) -> Option<Secret> {
             faults.add(pattern.span(), message);
         }
     }
-    Some(Secret {
+    Some(Grant {
         name: name.clone(),
         steps: table
             .steps

@@ -187,12 +187,12 @@ pub fn schema() -> serde_json::Value {
 
 /// Reads a text, or says where it is not what it should be.
 pub(super) fn read<T: DeserializeOwned>(text: &str) -> Result<T, Invalid> {
-    toml::from_str(text).or_else(|error| {
+    toml::from_str(text).map_err(|error| {
         let mut faults = Faults::new(text);
         let message = error.message().replace("unknown field", "unknown key");
         let message = message.replace("missing field", "missing key");
         faults.add(error.span().unwrap_or(0..0), message);
-        Err(faults.finish(()).expect_err("one was added"))
+        faults.finish(()).expect_err("one was added")
     })
 }
 

@@ -9,10 +9,8 @@ use std::fmt::Write as _;
 
 use crate::model::TreePath;
 
-/// Bytes that the name of a cell may have when each byte of it but letters,
-/// digits and `.` counts as three: a branch is named for it, and a branch is a
-/// file somewhere.
-pub const MAX_CELL: usize = 170;
+/// Bytes that the name of a cell may have: it is a part of paths.
+pub const MAX_CELL: usize = 200;
 
 /// Cells that a step may have.
 pub(super) const MAX_CELLS: usize = 256;

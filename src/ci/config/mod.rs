@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::ci::Script;
 use crate::forge::{Context, RefName, Repo};
 use crate::model::{BranchName, TreePath};
 
@@ -88,7 +89,7 @@ pub struct Project {
     /// Branches on the front page.
     pub dashboards: Vec<String>,
     pub steps: Source,
-    pub secrets: Vec<Secret>,
+    pub secrets: Vec<Grant>,
     pub untrusted: Untrusted,
     pub keep: Keep,
     /// Bytes of a log after which a step fails.
@@ -129,7 +130,7 @@ pub struct Also {
 
 /// A secret of the engine and who may have it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Secret {
+pub struct Grant {
     /// The variable it is given in, and its file in the folder of secrets.
     pub name: String,
     pub steps: BTreeSet<String>,
@@ -156,7 +157,7 @@ pub struct Keep {
 impl Project {
     /// Returns the secrets a step of a target (`heads/x`) is given.
     pub fn secrets(&self, step: &Step, target: &str) -> Vec<&str> {
-        let granted = |secret: &&Secret| {
+        let granted = |secret: &&Grant| {
             step.secrets.contains(&secret.name)
                 && secret.steps.contains(&step.name)
                 && secret.refs.contain(target)
@@ -204,7 +205,7 @@ impl<'a> IntoIterator for &'a Steps {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Step {
     pub name: String,
-    pub run: Run,
+    pub run: Script,
     /// What of the tree it sees, and what its result depends on.
     pub inputs: Globs,
     /// Steps whose outputs it sees, all cells of each. No two of those
@@ -231,15 +232,6 @@ impl Step {
         variables.extend(cell.values.clone());
         variables
     }
-}
-
-/// What a step runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Run {
-    /// For `/bin/sh -e`.
-    Script(String),
-    /// Commands, each a program with its arguments, one after the other.
-    Commands(Vec<Vec<String>>),
 }
 
 /// When a step is run at all; otherwise it is a success, `skipped: …`.

@@ -10,8 +10,9 @@ use super::file::{
 use super::matrix::{self, Cell, MAX_CELL, MAX_CELLS};
 use super::place::{At, Faults};
 use super::{
-    Also, Globs, Privileges, Rerun, Reserved, Retry, RetryOn, Run, Step, TIMEOUT, Targets, When,
+    Also, Globs, Privileges, Rerun, Reserved, Retry, RetryOn, Step, TIMEOUT, Targets, When,
 };
+use crate::ci::Script;
 use crate::forge::{self, Repo};
 use crate::model::TreePath;
 use crate::model::text::amount;
@@ -128,10 +129,10 @@ fn legal_name(faults: &mut Faults<'_>, name: &At<String>) {
     }
 }
 
-fn run(faults: &mut Faults<'_>, name: Range<usize>, table: &StepTable) -> Run {
+fn run(faults: &mut Faults<'_>, name: Range<usize>, table: &StepTable) -> Script {
     let Some(run) = &table.run else {
         faults.add(name, "missing key `run`");
-        return Run::Script(String::new());
+        return Script::Shell(String::new());
     };
     let span = run.span();
     match run.get() {
@@ -140,7 +141,7 @@ fn run(faults: &mut Faults<'_>, name: Range<usize>, table: &StepTable) -> Run {
                 faults.add(span.clone(), "there is nothing to run");
             }
             refuse_nul(faults, span, script);
-            Run::Script(script.clone())
+            Script::Shell(script.clone())
         }
         RunValue::Commands(commands) => {
             let named = |command: &Vec<String>| command.first().is_some_and(|p| !p.is_empty());
@@ -150,7 +151,7 @@ fn run(faults: &mut Faults<'_>, name: Range<usize>, table: &StepTable) -> Run {
             for argument in commands.iter().flatten() {
                 refuse_nul(faults, span.clone(), argument);
             }
-            Run::Commands(commands.clone())
+            Script::Commands(commands.clone())
         }
     }
 }
@@ -368,7 +369,7 @@ fn cells(
     }
     let mut cells = matrix::expand(&step.name, &matrix);
     for cell in &mut cells {
-        if branch_length(&cell.name) > MAX_CELL {
+        if cell.name.len() > MAX_CELL {
             faults.add(
                 span.clone(),
                 format!("the name {:?} is too long", cell.name),
@@ -392,11 +393,4 @@ fn cells(
         }
     }
     cells
-}
-
-/// Bytes that a cell's name takes in the name of a branch.
-fn branch_length(name: &str) -> usize {
-    let plain =
-        |b: u8| b.is_ascii_lowercase() || b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'.';
-    name.bytes().map(|b| if plain(b) { 1 } else { 3 }).sum()
 }

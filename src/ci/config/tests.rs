@@ -189,7 +189,7 @@ fn what_is_wrong_is_said_with_its_place() {
             "2:7: a command names no program",
         ),
         (
-            wrong("# ü\n[step.ü]\nrun = \"\""),
+            wrong("# ü\n[step.\"ü\"]\nrun = \"\""),
             "3:7: there is nothing to run",
         ),
         (
@@ -376,7 +376,7 @@ fn too_much_is_refused() {
     let wide = "[step.a]\nrun = \"x\"\n[step.a.matrix]\na = [1,2,3,4,5,6,7,8,9,10]\n\
                 b = [1,2,3,4,5,6,7,8,9,10]\nc = [1,2,3,4,5,6,7,8,9,10]";
     assert!(wrong(wide).contains("1000 combinations are too many"));
-    let long = format!("[step.{}]\nrun = \"x\"", "a".repeat(200));
+    let long = format!("[step.{}]\nrun = \"x\"", "a".repeat(201));
     assert!(wrong(&long).contains("is too long"));
 }
 
