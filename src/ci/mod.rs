@@ -42,8 +42,11 @@ pub mod history;
 pub mod key;
 pub mod layout;
 pub mod lease;
+pub mod logs;
 pub mod request;
+pub mod runner;
 pub mod term;
+pub mod why;
 
 pub use layout::{Logs, Outcome, Output, Place, SavedLog, State, Target};
 

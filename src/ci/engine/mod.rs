@@ -106,7 +106,6 @@ pub struct Engine {
     read: Read,
     statuses: Statuses,
     lease: Held,
-    holder: Holder,
     /// Targets to be evaluated.
     due: BTreeSet<Target>,
     /// Targets whose history and statuses are to be written.
@@ -152,7 +151,6 @@ impl Engine {
                 web: web.map(|url| url.trim_end_matches('/').to_owned()),
             },
             lease,
-            holder: world.holder,
             due: BTreeSet::new(),
             unwritten: BTreeSet::new(),
             requests: Vec::new(),
