@@ -343,8 +343,19 @@ impl Shared {
         lock(&self.slots).keys().cloned().collect()
     }
 
+    pub(super) fn is_wanted(&self, branch: &BranchName) -> bool {
+        lock(&self.slots).contains_key(branch)
+    }
+
     pub(super) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Relaxed)
+    }
+
+    /// Ends all builds where they stand.
+    pub(super) fn abort(&self) {
+        self.closing.store(true, Ordering::Relaxed);
+        lock(&self.tasks).abort_all();
+        self.fetches.abort();
     }
 
     /// Stops all builds, to be begun again by the next engine, and waits for

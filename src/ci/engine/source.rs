@@ -69,6 +69,12 @@ impl Fetches {
         }
     }
 
+    /// Ends all fetches where they stand.
+    pub(super) fn abort(&self) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.abort_all();
+    }
+
     fn ask(
         &self,
         from: &Target,
