@@ -84,7 +84,8 @@ pub async fn sweep(
             }
             let newer = u64::try_from(index).unwrap_or(u64::MAX);
             let age = now.seconds.saturating_sub(old.finished);
-            let aged = |limit: std::time::Duration| age >= 0 && age.unsigned_abs() > limit.as_secs();
+            let aged =
+                |limit: std::time::Duration| age >= 0 && age.unsigned_abs() > limit.as_secs();
             if keep.builds.is_some_and(|kept| newer >= kept) {
                 let options = MoveOptions {
                     expect: Expect::Head(old.head),

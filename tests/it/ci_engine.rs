@@ -195,18 +195,14 @@ async fn cache() {
     dk.rounds().await;
     assert_eq!(dk.count(), 0);
     let metadata = dk.metadata_branch();
+    let all = Chosen {
+        which: Which::All,
+        ..all_of("heads/master")
+    };
+    let one_of = all_of("heads/master");
     let (first, second) = tokio::join!(
-        request::rebuild(
-            &*dk.dk,
-            &metadata,
-            &Chosen {
-                which: Which::All,
-                step: None,
-                failed: false
-            },
-            None
-        ),
-        request::rebuild(&*dk.dk, &metadata, &all_of("heads/master"), None),
+        request::rebuild(&*dk.dk, &metadata, &all, None),
+        request::rebuild(&*dk.dk, &metadata, &one_of, None),
     );
     assert_eq!(first.unwrap(), second.unwrap());
     dk.expect(&one, "test", "pending Running test").await;

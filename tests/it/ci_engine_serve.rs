@@ -65,7 +65,14 @@ fn world(config: &str) -> (Sandbox, Daemon) {
 }
 
 const SERVE: [&str; 8] = [
-    "ci", "serve", "--config", "ci.toml", "--cache-dir", "cache", "--jobs", "2",
+    "ci",
+    "serve",
+    "--config",
+    "ci.toml",
+    "--cache-dir",
+    "cache",
+    "--jobs",
+    "2",
 ];
 
 /// Commits and pushes; returns the commit.
@@ -103,9 +110,15 @@ fn a_push_becomes_a_status_and_a_log() {
     let one = push(&sandbox, "good");
     status(&sandbox, &one, "test", "success");
     let build = result(&sandbox, "build");
-    assert_eq!(sandbox.ok(["cat", &format!("{build}:value/bin/app")]), "good");
+    assert_eq!(
+        sandbox.ok(["cat", &format!("{build}:value/bin/app")]),
+        "good"
+    );
     let log = sandbox.ok(["cat", &format!("{build}:log")]);
-    assert!(log.contains("\nbuilding\n") && log.ends_with(" Success"), "{log}");
+    assert!(
+        log.contains("\nbuilding\n") && log.ends_with(" Success"),
+        "{log}"
+    );
     let two = push(&sandbox, "bad");
     status(&sandbox, &two, "test", "failure");
     let why = sandbox.ok(["ci", "why", "me/app/heads/master", "test"]);
@@ -118,7 +131,12 @@ fn a_push_becomes_a_status_and_a_log() {
     );
     let asked = sandbox.ok(["ci", "rebuild", "--failed"]);
     assert_eq!(asked, result(&sandbox, "test"));
-    let built = || sandbox.ok(["log", &result(&sandbox, "test")]).matches("Cached failure").count();
+    let built = || {
+        sandbox
+            .ok(["log", &result(&sandbox, "test")])
+            .matches("Cached failure")
+            .count()
+    };
     eventually("another build", || (built() == 2).then_some(()));
     assert_eq!(engine.end(), Some(0));
     let branches = sandbox.ok(["branch"]);
@@ -160,18 +178,41 @@ fn what_is_wrong_is_said() {
     let sandbox = Sandbox::with_store();
     sandbox.write("ci.toml", CONFIG.replace("needs", "nedes"));
     let said = sandbox.dk(SERVE);
-    assert!(said.contains("ci.toml:15:") && said.ends_with("exit status 2\n"), "{said}");
+    assert!(
+        said.contains("ci.toml:15:") && said.ends_with("exit status 2\n"),
+        "{said}"
+    );
     sandbox.write("ci.toml", CONFIG);
     let said = sandbox.dk(SERVE);
     assert!(said.contains("cannot open the source of me/app"), "{said}");
     let nobody = "me/app/heads/master";
     for (arguments, why, status) in [
-        (vec!["ci", "rebuild"], "name a target, or say --failed or --commit", 2),
-        (vec!["ci", "cancel"], "name a target, or say --outdated or --all", 2),
-        (vec!["ci", "rebuild", nobody], "a history of me/app/heads/master does not exist", 4),
-        (vec!["ci", "rebuild", "me/app"], "missing heads/NAME, tags/NAME or pr/N", 2),
+        (
+            vec!["ci", "rebuild"],
+            "name a target, or say --failed or --commit",
+            2,
+        ),
+        (
+            vec!["ci", "cancel"],
+            "name a target, or say --outdated or --all",
+            2,
+        ),
+        (
+            vec!["ci", "rebuild", nobody],
+            "a history of me/app/heads/master does not exist",
+            4,
+        ),
+        (
+            vec!["ci", "rebuild", "me/app"],
+            "missing heads/NAME, tags/NAME or pr/N",
+            2,
+        ),
         (vec!["ci", "why", nobody, "test"], "does not exist", 4),
-        (vec!["ci", "approve", nobody, "--commit", "abc"], "is not a commit's full id", 2),
+        (
+            vec!["ci", "approve", nobody, "--commit", "abc"],
+            "is not a commit's full id",
+            2,
+        ),
     ] {
         let said = sandbox.dk(&arguments);
         assert!(said.contains(why), "{arguments:?}: {said}");

@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 
 use datakit::ci::engine::{Engine, Options, Round};
 use datakit::ci::request::{self, Chosen, Which};
-use datakit::ci::{config, why};
+use datakit::ci::{config, retention, why};
 use datakit::client::At;
-use datakit::model::{Kind, TreePath};
+use datakit::model::{BranchName, Kind, Time, TreePath};
 
 use crate::ci_engine::world::*;
 
@@ -18,7 +18,9 @@ async fn outputs_go_where_they_are_needed() {
     let steps = "[project.step.build]\nrun = \"make\"\ninputs = [\"src\"]\noutputs = [\"bin/app\"]\n\
                  [project.step.test]\nrun = \"bin/app\"\ninputs = [\"test\"]\nneeds = [\"build\"]\n";
     let mut dk = Place::new(&project(steps)).await;
-    let one = dk.commit(&[("src/a", "1"), ("test/t", "1"), ("doc", "1")]).await;
+    let one = dk
+        .commit(&[("src/a", "1"), ("test/t", "1"), ("doc", "1")])
+        .await;
     dk.head("master", &one).await;
     let build = dk.begun().await;
     assert_eq!(build.cell(), "build");
@@ -38,10 +40,16 @@ async fn outputs_go_where_they_are_needed() {
     build.succeed(&[("bin/app", "an app")]);
     dk.expect(&two, "test", "success Success").await;
     assert_eq!(dk.count(), 3);
-    let reasons = why::why(&*dk.dk, &target("heads/master"), "build").await.unwrap();
+    let reasons = why::why(&*dk.dk, &target("heads/master"), "build")
+        .await
+        .unwrap();
     let before = reasons.before.unwrap();
     assert_eq!(before.source, Some(one));
-    let changed: Vec<&str> = before.changed.iter().map(|part| part.what.as_str()).collect();
+    let changed: Vec<&str> = before
+        .changed
+        .iter()
+        .map(|part| part.what.as_str())
+        .collect();
     assert_eq!(changed, ["input src"]);
 }
 
@@ -52,7 +60,8 @@ async fn steps_that_do_not_apply_are_skipped() {
     let mut dk = Place::new(&project(steps)).await;
     let one = dk.commit(&[("doc/a", "1"), ("src", "1")]).await;
     dk.head("other", &one).await;
-    dk.expect(&one, "test", "success skipped: only on master").await;
+    dk.expect(&one, "test", "success skipped: only on master")
+        .await;
     dk.begun().await.succeed(&[]);
     dk.expect(&one, "docs", "success Success").await;
     let two = dk.commit(&[("src", "2")]).await;
@@ -133,7 +142,8 @@ async fn a_failure_is_tried_again_where_it_may_be() {
         dk.begun().await.exit("exited with status 75", 75);
     }
     dk.begun().await.exit("exited with status 75", 75);
-    dk.expect(&sha, "test", "failure exited with status 75").await;
+    dk.expect(&sha, "test", "failure exited with status 75")
+        .await;
     assert_eq!(dk.count(), 3);
     let result = dk.result("heads/master", "test").to_string();
     let log = dk.read(&result, "log").await.unwrap();
@@ -141,7 +151,8 @@ async fn a_failure_is_tried_again_where_it_may_be() {
     let next = dk.commit(&[("a", "2")]).await;
     dk.head("master", &next).await;
     dk.begun().await.exit("exited with status 1", 1);
-    dk.expect(&next, "test", "failure exited with status 1").await;
+    dk.expect(&next, "test", "failure exited with status 1")
+        .await;
 }
 
 #[tokio::test]
@@ -151,8 +162,11 @@ async fn steps_in_the_tree() {
     let file = |run: &str| format!("[step.test]\nrun = \"{run}\"\ninputs = [\"src\"]\n");
     let none = dk.commit(&[("src/a", "1")]).await;
     dk.head("master", &none).await;
-    dk.expect(&none, "configuration", "failure .dk-ci.toml does not exist").await;
-    let wrong = dk.commit(&[(".dk-ci.toml", "[step.test]\nrun = \"x\"\npool = \"p\"\n")]).await;
+    dk.expect(&none, "configuration", "failure .dk-ci.toml does not exist")
+        .await;
+    let wrong = dk
+        .commit(&[(".dk-ci.toml", "[step.test]\nrun = \"x\"\npool = \"p\"\n")])
+        .await;
     dk.head("master", &wrong).await;
     dk.rounds().await;
     let status = dk.status(&wrong, "configuration").await;
@@ -166,7 +180,10 @@ async fn steps_in_the_tree() {
     dk.pr(1, &evil, "you/fork").await;
     dk.rounds().await;
     let status = dk.status(&evil, "test").await;
-    assert!(status.starts_with("pending Waiting for approval"), "{status}");
+    assert!(
+        status.starts_with("pending Waiting for approval"),
+        "{status}"
+    );
     assert_eq!(dk.count(), 1);
 }
 
@@ -249,7 +266,10 @@ async fn one_engine_serves_a_store() {
     };
     let refused = start(elsewhere(&dk)).await.err().unwrap();
     assert_eq!(refused.kind(), Kind::Busy);
-    assert!(refused.to_string().contains("process 1 on here"), "{refused}");
+    assert!(
+        refused.to_string().contains("process 1 on here"),
+        "{refused}"
+    );
     // While it is renewed, it stands.
     for seconds in [60, 120, 180] {
         dk.clock.0.store(seconds, Ordering::SeqCst);
@@ -272,7 +292,10 @@ async fn one_engine_serves_a_store() {
 #[tokio::test]
 async fn canaries_are_all_that_is_tested() {
     let dk = Place::new(&project(TEST)).await;
-    let (one, two) = (dk.commit(&[("a", "1")]).await, dk.commit(&[("a", "2")]).await);
+    let (one, two) = (
+        dk.commit(&[("a", "1")]).await,
+        dk.commit(&[("a", "2")]).await,
+    );
     dk.head("master", &one).await;
     dk.head("other", &two).await;
     let config = config::engine(&project(TEST)).unwrap();
@@ -285,18 +308,18 @@ async fn canaries_are_all_that_is_tested() {
     assert_eq!((round.evaluated, round.statuses), (1, 1));
     assert_eq!(dk.status(&one, "test").await, " ");
     assert_eq!(dk.status(&two, "test").await, "pending Running test");
-    let url = dk.read(
-        "github-metadata",
-        &format!("{PROJECT}/commit/{two}/status/ci/datakit/test/target_url"),
-    );
-    assert_eq!(url.await, None, "there is no page");
+    let url = format!("{PROJECT}/commit/{two}/status/ci/datakit/test/target_url");
+    let url = dk.read("github-metadata", &url).await;
+    assert_eq!(url, None, "there is no page");
 }
 
 #[tokio::test]
 async fn builds_wait_for_a_place_in_their_pool() {
     let config = format!(
         "[pool]\nheavy = 1\n{}",
-        project("[project.step.a]\nrun = \"a\"\npool = \"heavy\"\n[project.step.b]\nrun = \"b\"\npool = \"heavy\"\n")
+        project(
+            "[project.step.a]\nrun = \"a\"\npool = \"heavy\"\n[project.step.b]\nrun = \"b\"\npool = \"heavy\"\n"
+        )
     );
     let mut dk = Place::new(&config).await;
     let sha = dk.commit(&[("x", "1")]).await;
@@ -307,7 +330,11 @@ async fn builds_wait_for_a_place_in_their_pool() {
     let waits = "pending Waiting for resource in \"heavy\"";
     assert_eq!(dk.status(&sha, other).await, waits);
     let report = dk.engine.as_ref().unwrap().status().report();
-    let heavy = report.pools.iter().find(|pool| pool.name == "heavy").unwrap();
+    let heavy = report
+        .pools
+        .iter()
+        .find(|pool| pool.name == "heavy")
+        .unwrap();
     assert_eq!(heavy.waiting[0].cell, other);
     first.succeed(&[]);
     let second = dk.begun().await;
@@ -332,15 +359,69 @@ async fn a_log_is_in_the_store_while_it_grows() {
     tokio::time::timeout(std::time::Duration::from_secs(30), parts)
         .await
         .unwrap();
-    assert_eq!(dk.read(&result, "log.d/00000001").await.unwrap(), "one line\n");
+    assert_eq!(
+        dk.read(&result, "log.d/00000001").await.unwrap(),
+        "one line\n"
+    );
     assert_eq!(dk.read(&result, "log").await, None);
     // Past its limit the step ends.
     for _ in 0..40 {
         job.log.write(&[b'x'; 65536]).await;
     }
     job.stopped().await;
-    dk.expect(&sha, "test", "failure Log is longer than 1048576 bytes").await;
+    dk.expect(&sha, "test", "failure Log is longer than 1048576 bytes")
+        .await;
     let log = dk.read(&result, "log").await.unwrap();
     assert!(log.contains("The log ends here") && log.len() < 1 << 21);
     assert_eq!(dk.read(&result, "log.d/00000001").await, None);
+}
+
+#[tokio::test]
+async fn old_builds_are_dropped_but_not_what_a_target_has() {
+    let steps = format!("keep = {{ logs = \"1d\", builds = 2 }}\n{TEST}outputs = [\"out\"]\n");
+    let mut dk = Place::new(&project(&steps)).await;
+    let mut results = Vec::new();
+    for number in 1..=4 {
+        dk.clock.0.store(number, Ordering::SeqCst);
+        let sha = dk.commit(&[("a", &number.to_string())]).await;
+        dk.head("master", &sha).await;
+        dk.begun().await.succeed(&[("out", "o")]);
+        dk.expect(&sha, "test", "success Success").await;
+        if number == 1 {
+            dk.forge(&[("ref/tags/v1/head", &sha)]).await;
+            dk.rounds().await;
+        }
+        results.push(dk.result("heads/master", "test"));
+    }
+    let keep = config::Keep {
+        logs: Some(std::time::Duration::from_secs(86400)),
+        builds: Some(2),
+    };
+    let keeps = [(dk.repo(), keep)].into();
+    let sweep = async |days: i64| {
+        let now = Time {
+            seconds: days * 86400 + 10,
+            offset: 0,
+        };
+        let current = |branch: &BranchName| *branch == results[3];
+        retention::sweep(&*dk.dk, &keeps, current, now)
+            .await
+            .unwrap()
+    };
+    let dropped = |logs, builds| retention::Dropped { logs, builds };
+    assert_eq!(sweep(0).await, dropped(0, 1));
+    assert_eq!(sweep(2).await, dropped(1, 0));
+    assert_eq!(sweep(9).await, dropped(0, 0), "once is enough");
+    let log = async |index: usize| dk.read(&results[index].to_string(), "log").await;
+    for (index, wanted) in [(0, "=== Run"), (2, "expired 1970-01-03\n"), (3, "=== Run")] {
+        assert!(log(index).await.unwrap().starts_with(wanted), "{index}");
+    }
+    assert_eq!(log(1).await, None);
+    let expired = results[2].to_string();
+    assert_eq!(dk.commits(&expired).await, 1);
+    assert_eq!(
+        dk.read(&expired, "value/out").await.unwrap(),
+        "o",
+        "still a result"
+    );
 }
