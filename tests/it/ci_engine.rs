@@ -473,7 +473,7 @@ async fn a_fork_waits_for_approval_and_keeps_its_results_to_itself() {
 async fn secrets_are_for_whom_they_are_granted_to() {
     let config = project(&format!(
         "untrusted = \"sandbox\"\n{TEST}secrets = [\"KEY\"]\n\
-         [[project.secret]]\nname = \"KEY\"\nsteps = [\"test\"]\nrefs = [\"heads/master\", \"pr/*\"]\n"
+         [[project.secret]]\nname = \"KEY\"\nsteps = [\"test\"]\nrefs = [\"heads/master\"]\n"
     ));
     let mut dk = Place::new(&config).await;
     let sha = dk.commit(&[("a", "1")]).await;
