@@ -25,7 +25,8 @@
 //! [`store`], or from a server over 9P. `ninep/server` asks the [`namespace`],
 //! the file tree with no wire in it, and that asks the store. Below
 //! `store/engine.rs` lies storage: a Git repository, or memory. [`model`] has
-//! the nouns that all share; [`logging`] and [`metrics`] are for daemons.
+//! the nouns that all share; [`logging`] and [`metrics`] are for daemons; [`tls`]
+//! says which cryptography there is.
 //!
 //! What stays true, said as what is absent:
 //!
@@ -55,4 +56,5 @@ pub mod model;
 pub mod namespace;
 pub mod ninep;
 pub mod store;
+pub mod tls;
 pub mod ui;
