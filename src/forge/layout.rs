@@ -30,8 +30,10 @@ use crate::client::{At, Client, Error, Result};
 use crate::model::{Entry, Kind, ObjectId, TreePath};
 
 mod edits;
+mod put;
 
-pub use edits::{Put, change};
+pub use put::{Put, change};
+
 
 /// Blobs asked for together.
 const TOGETHER: usize = 128;
@@ -65,6 +67,7 @@ pub struct Reader {
     accounts: BTreeSet<String>,
     snapshot: Snapshot,
     dirty: Dirty,
+    touched: BTreeSet<Id>,
 }
 
 /// What stands beside a status' `state` when somebody wants it made anew.
@@ -176,10 +179,16 @@ impl Reader {
         &self.dirty
     }
 
+    /// The elements that the last step brought, took away or changed.
+    pub fn touched(&self) -> &BTreeSet<Id> {
+        &self.touched
+    }
+
     /// Goes to another commit, reading only what differs. After a failure it
     /// stands where it stood.
     pub async fn advance(&mut self, client: &dyn Client, to: &ObjectId) -> Result<()> {
         if self.at.as_ref() == Some(to) {
+            self.touched.clear();
             return Ok(());
         }
         let mut changed: Vec<(Vec<u8>, Option<Entry>)> = Vec::new();
@@ -203,7 +212,7 @@ impl Reader {
         }
         changed.retain(|(path, _)| !matches!(about(path), About::Nothing));
         let contents = contents(client, &changed).await?;
-        self.take(changed, &contents);
+        self.touched = self.take(changed, &contents);
         self.at = Some(*to);
         Ok(())
     }
@@ -212,8 +221,9 @@ impl Reader {
         &mut self,
         changed: Vec<(Vec<u8>, Option<Entry>)>,
         contents: &BTreeMap<ObjectId, Arc<[u8]>>,
-    ) {
+    ) -> BTreeSet<Id> {
         let (mut repos, mut elements) = (BTreeSet::new(), BTreeSet::new());
+        let mut marked = false;
         for (path, entry) in changed {
             match about(&path) {
                 About::Account(user) => {
@@ -229,7 +239,7 @@ impl Reader {
                     elements.insert(id);
                 }
                 // Marks are looked for below, where they are.
-                About::Dirty(_) | About::DirtyPr(..) | About::DirtyRef(..) => (),
+                About::Dirty(_) | About::DirtyPr(..) | About::DirtyRef(..) => marked = true,
                 About::Error | About::Nothing => (),
             }
             match entry.and_then(|entry| contents.get(&entry.id)) {
@@ -251,14 +261,20 @@ impl Reader {
                 );
             }
         }
+        let mut left = BTreeSet::new();
         for id in &elements {
             if self.snapshot.repos.contains(id.repo()) {
+                left.extend(self.snapshot.commit_of(id));
                 self.snapshot.remove(id);
                 self.read(id);
             }
         }
-        self.snapshot.forget_commits();
-        self.dirty = self.marks();
+        self.snapshot.forget(left);
+        if marked || !repos.is_empty() {
+            self.dirty = self.marks();
+        }
+        elements.extend(repos.into_iter().map(Id::Repo));
+        elements
     }
 
     /// Puts an element into the snapshot as the files have it.

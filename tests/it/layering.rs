@@ -22,12 +22,19 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("client/remote", &["client", "model", "ninep"]),
     ("forge", &["client", "model"]),
     ("bridge", &["client", "forge", "metrics", "model", "tls"]),
+    ("ci", &["client", "forge", "metrics", "model"]),
     ("ui", &["model"]),
     ("commands", &["client", "model", "ui"]),
     (
         "commands/bridge",
         &[
             "bridge", "client", "commands", "forge", "logging", "metrics", "model", "tls", "ui",
+        ],
+    ),
+    (
+        "commands/ci",
+        &[
+            "ci", "client", "commands", "forge", "metrics", "model", "ui",
         ],
     ),
     (
@@ -62,6 +69,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
         "client::local",
         &[
             "commands/bridge",
+            "commands/ci",
             "commands/open",
             "commands/init",
             "client",

@@ -1,12 +1,11 @@
 //! What has to be written for a branch to say something else, and nothing more.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Dirty, REBUILD, Reader, pr_folder, ref_folder, status_folder};
-use crate::client::{Content, Edit, Edits, FileKind, Sink};
+use super::put::Puts;
+use super::{Dirty, Put, REBUILD, Reader, pr_folder, ref_folder, status_folder};
 use crate::forge::{Context, Difference, Id, Pr, Repo};
-use crate::model::TreePath;
 
 impl Reader {
     /// Returns the edits that make the branch say what `difference` brings, and
@@ -202,42 +201,4 @@ impl Reader {
             });
         }
     }
-}
-
-/// One edit of the branch.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Put {
-    pub path: String,
-    /// `None`: it goes, with all below it.
-    pub content: Option<Vec<u8>>,
-}
-
-/// Edits being gathered.
-#[derive(Default)]
-struct Puts {
-    list: Vec<Put>,
-    /// What has gone, with all below it.
-    gone: HashSet<String>,
-}
-
-/// Returns a change of the branch as the client takes it.
-pub fn change(puts: Vec<Put>) -> Edits {
-    Box::new(move |sink: &mut dyn Sink| {
-        for put in &puts {
-            // Made of legal names only; an odd one is passed over.
-            let Ok(path) = TreePath::new(&put.path) else {
-                tracing::warn!(target: "bridge", "{:?} cannot be kept in a tree", put.path);
-                continue;
-            };
-            match &put.content {
-                Some(content) => sink.edit(Edit::Write {
-                    path,
-                    kind: FileKind::Normal,
-                    content: Content::Bytes(content),
-                })?,
-                None => sink.edit(Edit::Remove { path })?,
-            }
-        }
-        Ok(())
-    })
 }
