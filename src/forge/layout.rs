@@ -34,7 +34,6 @@ mod put;
 
 pub use put::{Put, change};
 
-
 /// Blobs asked for together.
 const TOGETHER: usize = 128;
 /// What is longer is no metadata, and passed over.

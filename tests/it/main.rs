@@ -6,6 +6,7 @@
 mod aftermath;
 mod auto_push;
 mod bridge_github;
+mod bridge_http;
 mod bridge_webhooks;
 mod cli_branch;
 mod cli_bridge_local;
@@ -40,6 +41,7 @@ mod fetching;
 mod forge;
 mod fsck;
 mod generated;
+mod github;
 mod history;
 mod interop;
 mod killed;

@@ -21,7 +21,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
 use super::api::{Error, Event, Result};
-use super::http::{Http, Of, hex, parse};
+use super::http::{Http, Of, PAGE, hex, parse};
 use super::notes::Notes;
 use super::webhook::{self, Inbox};
 use super::wire::{Delivered, Delivery, Hook, Numbered};
@@ -175,7 +175,10 @@ impl Hooks {
         if matches!(of, Of::Account(_)) {
             events.insert(REPOSITORY);
         }
-        let all: Vec<Hook> = self.http.list(of, FOLDER, &base).await?;
+        let all: Vec<Hook> = self
+            .http
+            .list(of, FOLDER, &format!("{base}?{PAGE}"))
+            .await?;
         let ours = all
             .into_iter()
             .filter(|hook| hook.config.url.as_deref() == Some(&*url));
@@ -254,7 +257,8 @@ impl Hooks {
                 false => ControlFlow::Break(()),
             }
         };
-        self.http.pages(of, FOLDER, &base, take).await?;
+        let listed = format!("{base}?{PAGE}");
+        self.http.pages(of, FOLDER, &listed, take).await?;
         lost.retain(|delivery| !arrived.contains(&delivery.guid));
         // Each try of one delivery is in the list.
         let mut seen = BTreeSet::new();

@@ -35,6 +35,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const LONGEST: usize = 32 << 20;
 /// Pages of one listing; beyond, something is wrong.
 const PAGES: usize = 1000;
+/// Asks for pages as long as there are.
+pub(super) const PAGE: &str = "per_page=100";
 /// How long to be quiet after a secondary limit that names no time: twice as
 /// long each time.
 const QUIET: Duration = Duration::from_secs(60);
@@ -411,7 +413,8 @@ impl Http {
         self.page(of, folder, &url).await.map(|(value, _)| value)
     }
 
-    /// Reads all pages, and gives each to `take`, which may have had enough.
+    /// Reads all pages, of [`PAGE`] where `path` says so, and gives each to
+    /// `take`, which may have had enough.
     pub(super) async fn pages<T: Serialize + DeserializeOwned>(
         &self,
         of: Of<'_>,
@@ -419,8 +422,7 @@ impl Http {
         path: &str,
         mut take: impl FnMut(T) -> std::ops::ControlFlow<()>,
     ) -> Result<()> {
-        let sign = if path.contains('?') { '&' } else { '?' };
-        let mut url = format!("{}{path}{sign}per_page=100", self.settings.url);
+        let mut url = format!("{}{path}", self.settings.url);
         for _ in 0..PAGES {
             let (value, next) = self.page(of, folder, &url).await?;
             if take(value).is_break() {
@@ -489,8 +491,17 @@ fn message(body: &str) -> String {
     let said: Said = serde_json::from_str(body).unwrap_or_default();
     let mut text = said.message;
     for error in said.errors.as_array().into_iter().flatten() {
-        let why = error.get("message").unwrap_or(error).as_str();
-        if let Some(why) = why.filter(|why| !text.contains(why)) {
+        let part = |name: &str| error.get(name).and_then(Value::as_str);
+        let why = match (
+            error.as_str().or(part("message")),
+            part("field"),
+            part("code"),
+        ) {
+            (Some(why), ..) => why.to_owned(),
+            (None, Some(field), Some(code)) => format!("{field} {code}"),
+            _ => continue,
+        };
+        if !text.contains(&why) {
             text += &format!(": {why}");
         }
     }

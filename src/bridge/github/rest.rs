@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::api::{Api, Check, Error, Result};
 use super::auth::Auth;
-use super::http::{Http, Of, parse};
+use super::http::{Http, Of, PAGE, parse};
 use super::plan::{Push, marked};
 use super::wire;
 use crate::forge::{Comment, Context, Pr, RefName, Repo, Sha, Status};
@@ -91,16 +91,16 @@ impl Api for Http {
                     found.extend(page.repositories);
                     ControlFlow::Continue(())
                 };
-                self.pages(of, READ, "/installation/repositories", take)
-                    .await?;
+                let path = format!("/installation/repositories?{PAGE}");
+                self.pages(of, READ, &path, take).await?;
                 found
             }
             Auth::Anonymous | Auth::Token(_) => {
-                let path = format!("/orgs/{account}/repos");
+                let path = format!("/orgs/{account}/repos?{PAGE}");
                 match self.list(of, READ, &path).await {
                     // A user is no organisation.
                     Err(Error::Missing(_)) => {
-                        let path = format!("/users/{account}/repos");
+                        let path = format!("/users/{account}/repos?{PAGE}");
                         self.list(of, READ, &path).await?
                     }
                     listed => listed?,
@@ -117,7 +117,7 @@ impl Api for Http {
 
     async fn pulls(&self, repo: &Repo) -> Result<BTreeMap<u64, Pr>> {
         use futures_util::{StreamExt as _, TryStreamExt as _};
-        let path = format!("/repos/{repo}/pulls?state=open");
+        let path = format!("/repos/{repo}/pulls?state=open&{PAGE}");
         let pulls: Vec<wire::Pull> = self.list(Of::Repo(repo), READ, &path).await?;
         let whole = pulls.into_iter().map(|pull| async move {
             let pr = self.complete(repo, pull.number, pull.read()).await?;
@@ -139,8 +139,8 @@ impl Api for Http {
     }
 
     async fn complete(&self, repo: &Repo, number: u64, pr: Pr) -> Result<Pr> {
-        let comments = format!("/repos/{repo}/issues/{number}/comments");
-        let reviews = format!("/repos/{repo}/pulls/{number}/reviews");
+        let comments = format!("/repos/{repo}/issues/{number}/comments?{PAGE}");
+        let reviews = format!("/repos/{repo}/pulls/{number}/reviews?{PAGE}");
         let of = Of::Repo(repo);
         let (comments, reviews) = futures_util::try_join!(
             self.list(of, READ, &comments),
@@ -185,7 +185,7 @@ impl Api for Http {
     }
 
     async fn statuses(&self, repo: &Repo, sha: &str) -> Result<BTreeMap<Context, Status>> {
-        let path = format!("/repos/{repo}/commits/{sha}/status");
+        let path = format!("/repos/{repo}/commits/{sha}/status?{PAGE}");
         let mut found = BTreeMap::new();
         let take = |combined: wire::Combined| {
             found.extend(combined.statuses.into_iter().filter_map(wire::Status::read));

@@ -236,6 +236,7 @@ impl Status {
 pub struct Hook {
     pub id: u64,
     pub active: bool,
+    #[serde(default)]
     pub events: Vec<String>,
     pub config: HookConfig,
 }

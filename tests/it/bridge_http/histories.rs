@@ -1,0 +1,1 @@
+//! Random histories on both sides, with faults.

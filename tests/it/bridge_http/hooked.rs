@@ -1,0 +1,1 @@
+//! Webhooks, registered and delivered, lost and found.
