@@ -16,7 +16,7 @@ use crate::github::{Fault, GitHub};
 
 mod histories;
 mod hooked;
-mod world;
+pub mod world;
 
 use world::*;
 
@@ -129,7 +129,15 @@ async fn what_the_branch_says_goes_out_as_github_wants_it() {
     assert!(outcome.failed.is_empty(), "{:?}", outcome.failed);
     world.hub.assert_faithful();
     let changes = world.hub.world().changes();
-    insta::assert_snapshot!(changes.join("\n"), @"");
+    insta::assert_snapshot!(changes.join("\n"), @r"
+    PATCH /repos/test/test/pulls/1 200
+    POST /repos/test/test/issues/1/comments 201
+    PATCH /repos/test/test/pulls/2 200
+    POST /repos/test/test/statuses/bar 201
+    POST /repos/test/test/statuses/bar 201
+    PATCH /repos/test/test/git/refs/heads/new%2B1 422
+    POST /repos/test/test/git/refs 201
+    ");
     let is = world.hub.world().is.clone();
     assert_eq!(is.prs[&(repo(), 1)].title, "new");
     assert_eq!(is.prs[&(repo(), 2)].state, PrState::Closed);
@@ -477,7 +485,10 @@ async fn recorded_answers_are_understood() {
         .iter()
         .map(|(at, status)| format!("{at} {} {:?}", status.state.word(), status.description))
         .collect();
-    insta::assert_snapshot!(shown.join("\n"), @"");
+    insta::assert_snapshot!(shown.join("\n"), @r#"
+    example/1 failure Some("create-status failure test")
+    example/2 success Some("create-status success test")
+    "#);
 
     let of: Repo = "octokit-fixture-org/git-refs".parse().unwrap();
     let (http, asked) = replay("git-refs").await;

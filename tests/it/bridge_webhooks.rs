@@ -53,13 +53,21 @@ fn every_example_of_github_is_understood() {
     told.sort();
     told.dedup();
     insta::assert_snapshot!(told.join("\n"), @r"
+    check_run github/hello-world again d6fde92 randscape
+    check_suite Codertocat/Hello-World again ec26c3e
     delete Codertocat/Hello-World tags/simple-tag gone
+    installation of Codertocat
+    installation of octocat
+    installation_repositories of Codertocat
+    installation_repositories of octocat
     pull_request Codertocat/Hello-World 2 closed
     pull_request Codertocat/Hello-World 2 open
     pull_request_review Codertocat/Hello-World look at 2
     push Codertocat/Hello-World heads/master 6113728f27ae82c7b1a177c8d03f9e96e0adf246
     push Codertocat/Hello-World tags/simple-tag 6113728f27ae82c7b1a177c8d03f9e96e0adf246
     push Codertocat/Hello-World tags/simple-tag gone
+    repository of Codertocat
+    repository of Octocoders
     status Codertocat/Hello-World 6113728 default success
     ");
 }

@@ -9,6 +9,7 @@ mod bridge_github;
 mod bridge_http;
 mod bridge_webhooks;
 mod cli_branch;
+mod cli_bridge_github;
 mod cli_bridge_local;
 mod cli_completions;
 mod cli_diff;

@@ -23,7 +23,7 @@ use crate::client::{
     Client, CommitOptions, Empty, Error, Event, Expect, Records, Result, Since, WatchQuery,
 };
 use crate::forge::layout::{Put, Reader, change};
-use crate::forge::{Comment, Context, Id, Repo, Sha, Snapshot};
+use crate::forge::{Comment, Context, Id, PrState, Repo, Sha, Snapshot};
 use crate::metrics::metrics;
 use crate::model::{BranchName, Kind, ObjectId, TreePath};
 
@@ -218,6 +218,7 @@ impl Sync {
             self.prune();
             let mut plan = self.plan(rewound);
             self.push(&mut plan, &mut outcome).await;
+            self.let_go(&mut plan);
             if self.options.dry_run {
                 return Ok(outcome);
             }
@@ -407,10 +408,33 @@ impl Sync {
         }
     }
 
+    /// Pull requests that are closed now leave the branch, unless they are kept.
+    fn let_go(&self, plan: &mut Plan) {
+        let (keep, prs) = (self.keep(), &self.forge.prs);
+        let before = plan.wanted.prs.len();
+        plan.wanted.prs.retain(|key, _| {
+            let closed = prs.get(key).filter(|pr| pr.state == PrState::Closed);
+            closed.is_none_or(|pr| keep.keeps(pr))
+        });
+        if plan.wanted.prs.len() < before {
+            plan.wanted.forget_commits();
+        }
+    }
+
     /// What GitHub took is what it is now.
     fn believe(&mut self, plan: &mut Plan, push: &Push, made: Option<Comment>) {
         match push {
-            Push::Pr(repo, id, pr, _) => self.forge.add_pr(repo, *id, pr.clone()),
+            Push::Pr(repo, id, pr, _) => {
+                let mut pr = pr.clone();
+                pr.closed_at = match pr.state {
+                    PrState::Open => None,
+                    PrState::Closed => pr
+                        .closed_at
+                        .or_else(|| Some(jiff::Timestamp::now().to_string())),
+                };
+                self.forge.add_pr(repo, *id, pr.clone());
+                plan.wanted.add_pr(repo, *id, pr);
+            }
             Push::Comment(repo, id, draft) => {
                 let posted = made.unwrap_or_else(|| Comment {
                     id: 0,

@@ -70,6 +70,14 @@ pub fn rerequested(repo: &Repo, sha: &str, name: &str) -> Told {
     (repo.clone(), "check_run", payload(repo, with))
 }
 
+pub fn repository(repo: &Repo) -> Told {
+    (
+        repo.clone(),
+        "repository",
+        payload(repo, json!({ "action": "created" })),
+    )
+}
+
 /// Tells an event to whoever has a hook for it; keeps what came of it.
 pub async fn deliver(world: &Mutex<World>, repo: &Repo, event: &'static str, payload: Value) {
     let hooks: Vec<(u64, Hook, Delivered, bool)> = {
@@ -143,6 +151,9 @@ impl World {
             hook.events = events.map(|event| event.as_str().unwrap().into()).collect();
             hook.active = body["active"] == true;
         };
+        if self.unhooked {
+            return Answer::error(404, "Not Found");
+        }
         match (call.method, steps) {
             ("GET", ["hooks"]) => {
                 let ours = self.hooks.iter().filter(|(_, hook)| hook.of == of);

@@ -18,7 +18,13 @@ mod calls;
 mod hooks;
 pub mod schema;
 
+pub use calls::now;
 pub use hooks::sign;
+
+/// What is told, as a repository, an event and its payload.
+pub mod events {
+    pub use super::hooks::{comment, pull_request, push, repository, rerequested, status};
+}
 
 /// What goes wrong with a call, instead of its answer or after it.
 #[derive(Clone, Debug, PartialEq)]
@@ -90,6 +96,8 @@ pub struct World {
     pub faults: VecDeque<Option<Fault>>,
     /// Deliveries that get lost on their way.
     pub lose: bool,
+    /// Nobody may have hooks.
+    pub unhooked: bool,
     /// The token that is asked for; `None`: any, or none.
     pub token: Option<String>,
     pub app: Option<App>,
