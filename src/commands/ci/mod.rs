@@ -1,8 +1,11 @@
 //! `dk ci`: test every branch and pull request, and keep the results.
 
-use crate::commands::Session;
+use crate::commands::{Global, Session};
+use crate::ui::Ui;
 
 mod approve;
+mod check;
+mod supervise;
 
 /// Run the steps of branches and pull requests, and keep their results
 ///
@@ -16,11 +19,31 @@ pub struct Args {
 
 #[derive(clap::Subcommand, Debug)]
 enum Command {
+    Check(check::Args),
     Approve(approve::Args),
+    #[command(hide = true)]
+    Supervise(supervise::Args),
+}
+
+impl Args {
+    /// Tells whether it needs no store, or finds its own.
+    pub fn is_alone(&self) -> bool {
+        matches!(self.command, Command::Check(_) | Command::Supervise(_))
+    }
+}
+
+/// Runs a command that needs no store.
+pub(super) async fn alone(ui: &Ui, _global: &Global, args: Args) -> anyhow::Result<()> {
+    match args.command {
+        Command::Check(args) => check::run(ui, &args),
+        Command::Supervise(args) => supervise::run(args).await,
+        Command::Approve(_) => Ok(()),
+    }
 }
 
 pub(super) async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
     match args.command {
         Command::Approve(args) => approve::run(session, args).await,
+        Command::Check(_) | Command::Supervise(_) => Ok(()),
     }
 }
