@@ -6,8 +6,10 @@
 mod aftermath;
 mod auto_push;
 mod bridge_github;
+mod bridge_http;
 mod bridge_webhooks;
 mod cli_branch;
+mod cli_bridge_github;
 mod cli_bridge_local;
 mod cli_completions;
 mod cli_diff;
@@ -40,6 +42,7 @@ mod fetching;
 mod forge;
 mod fsck;
 mod generated;
+mod github;
 mod history;
 mod interop;
 mod killed;
