@@ -9,6 +9,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)]
 
 mod bulk;
+mod ci_rounds;
 mod commit;
 mod history;
 mod inputs;
@@ -58,6 +59,7 @@ const ROWS: &[(&str, Run)] = &[
     ("9p-commit", ninep_far::commits),
     ("9p-far", ninep_far::far),
     ("9p-memory", ninep_far::memory),
+    ("ci-round", ci_rounds::round),
 ];
 
 fn main() -> ExitCode {

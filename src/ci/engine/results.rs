@@ -124,7 +124,6 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    #[expect(clippy::too_many_arguments, reason = "it is put together once")]
     pub(super) fn new(
         client: Store,
         fetches: Fetches,
