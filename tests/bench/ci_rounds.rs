@@ -1,5 +1,6 @@
 //! A round of the CI's engine: one head moves among many targets.
 
+use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -14,7 +15,7 @@ use datakit::client::{Client, CommitOptions, Content, Edit, Edits, Error, FileKi
 use datakit::forge::Sha;
 use datakit::model::{BranchName, HashKind, TreePath};
 
-use crate::place::Place;
+use crate::place::{Place, run};
 use crate::report::{Need, Report, Samples};
 
 const STEPS: usize = 10;
@@ -164,4 +165,66 @@ pub fn round(place: &Place, report: &mut Report) {
     });
     report.times("ci-round", samples.p50(), None, Need::Below(50.0));
     report.times("ci-round-p99", samples.quantile(0.99), None, Need::Nothing);
+}
+
+/// From `git push` to the first process of a step: the bridge, the engine and
+/// the store are processes of their own, the store behind a Unix socket.
+pub fn push(place: &Place, report: &mut Report) {
+    let folder = tempfile::tempdir_in(place.folder()).unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let (store, work) = (path("db.git"), path("work"));
+    Local::init(&store, HashKind::Sha1).unwrap();
+    std::fs::create_dir(&work).unwrap();
+    run(&mut place.git(folder.path(), ["init", "-q", "--bare", "app.git"]));
+    run(&mut place.git(&work, ["init", "-q", "-b", "master"]));
+    let begun = path("begun");
+    let config = format!(
+        "[[project]]\nrepo = \"u/r\"\nsource = \"app.git\"\n\
+         [project.step.test]\nrun = \"cp number {}\"\n",
+        begun.display()
+    );
+    std::fs::write(path("ci.toml"), config).unwrap();
+    let socket = format!("unix://{}", path("s").display());
+    let daemon = |words: &[&str]| {
+        let mut command = place.dk(std::path::Path::new(&socket), words);
+        command.current_dir(folder.path());
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        Daemon(command.spawn().unwrap())
+    };
+    let store = store.display().to_string();
+    let _server = daemon(&["serve", &store, "--listen", &socket]);
+    let limit = Instant::now() + std::time::Duration::from_secs(10);
+    while !path("s").exists() && Instant::now() < limit {
+        std::thread::park_timeout(std::time::Duration::from_millis(1));
+    }
+    let _bridge = daemon(&["bridge", "local", "u/r:app.git"]);
+    let _engine = daemon(&["ci", "serve", "--config", "ci.toml", "--cache-dir", "cache"]);
+    let mut samples = Samples::new();
+    for number in 0..place.choose(6, 40) {
+        std::fs::write(work.join("number"), number.to_string()).unwrap();
+        run(&mut place.git(&work, ["add", "."]));
+        run(&mut place.git(&work, ["commit", "-q", "-m", "n"]));
+        let started = Instant::now();
+        run(&mut place.git(&work, ["push", "-q", "../app.git", "master"]));
+        let limit = started + std::time::Duration::from_secs(30);
+        while std::fs::read_to_string(&begun).ok() != Some(number.to_string()) {
+            assert!(Instant::now() < limit, "push {number} was not built");
+            std::thread::park_timeout(std::time::Duration::from_micros(500));
+        }
+        // The first waits for the daemons to start.
+        if number > 0 {
+            samples.add(started.elapsed());
+        }
+    }
+    report.times("ci-push", samples.p50(), None, Need::Below(100.0));
+}
+
+/// A process that ends with the row.
+struct Daemon(Child);
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }

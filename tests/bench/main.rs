@@ -60,6 +60,7 @@ const ROWS: &[(&str, Run)] = &[
     ("9p-far", ninep_far::far),
     ("9p-memory", ninep_far::memory),
     ("ci-round", ci_rounds::round),
+    ("ci-push", ci_rounds::push),
 ];
 
 fn main() -> ExitCode {

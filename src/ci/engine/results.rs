@@ -225,6 +225,10 @@ impl Shared {
             }
             slot.entry = Some(Entry::Running(running.clone()));
         }
+        if stand.found == Found::Interrupted && stand.is_cancel_requested() {
+            // Asked for while no engine ran: it is closed as one that was.
+            running.stop(Why::Asked);
+        }
         let answer = waiting(&running);
         self.spawn(running, plan, stand, stop);
         Ok(answer)
