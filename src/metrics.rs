@@ -13,6 +13,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+mod ci;
+
+pub use ci::Ci;
+
 /// Which 9P message: `walk`, `read`, …
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Message {
@@ -46,6 +50,7 @@ pub struct Metrics {
     pub pushes: Counter,
     pub push_failures: Counter,
     pub push_seconds: Counter<f64, AtomicU64>,
+    pub ci: Ci,
 }
 
 /// Returns the counts of this process.
@@ -77,6 +82,7 @@ impl Metrics {
             pushes: Counter::default(),
             push_failures: Counter::default(),
             push_seconds: Counter::default(),
+            ci: Ci::default(),
         };
         let set = &mut made.registry;
         set.register(
@@ -138,6 +144,7 @@ impl Metrics {
             Unit::Seconds,
             made.push_seconds.clone(),
         );
+        made.ci.register(set);
         made
     }
 

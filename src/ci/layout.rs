@@ -59,11 +59,12 @@ pub const CANCEL_REQUESTED: &str = "cancel-requested";
 /// The branch of requests and approvals.
 pub const ROOM: &str = "dk-ci";
 pub const REQUESTS: &str = "requests";
+pub const APPROVED: &str = "approved";
 pub const LEASE_BRANCH: &str = "dk-ci-lease";
 pub const LEASE: &str = "lease";
 
 /// Bytes of a cell's name that its result branch shows.
-const SHOWN: usize = 150;
+const SHOWN: usize = 170;
 
 /// What is tested: a pull request or a ref of a repository.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -303,7 +304,21 @@ pub fn read_request(step: &[u8]) -> Option<BranchName> {
 
 /// Returns the path, in [`ROOM`], of the commit of a pull request that may run.
 pub fn approval_path(repo: &Repo, number: u64) -> String {
-    format!("approved/{repo}/pr/{number}")
+    format!("{APPROVED}/{repo}/pr/{number}")
+}
+
+/// Returns a text as a part of a URL holds it: all but letters, digits and
+/// `-._~,` as `%XX`.
+pub fn percent(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'-' | b'.' | b'_' | b'~' | b',' => out.push(char::from(byte)),
+            byte if byte.is_ascii_alphanumeric() => out.push(char::from(byte)),
+            byte => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
 }
 
 /// Returns a wall-clock time as logs show it: `2026-11-22 18:04.09`.

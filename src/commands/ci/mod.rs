@@ -4,8 +4,16 @@ use crate::commands::{Global, Session};
 use crate::ui::Ui;
 
 mod approve;
+mod cancel;
 mod check;
+mod health;
+mod life;
+mod rebuild;
+mod serve;
+mod source;
 mod supervise;
+mod which;
+mod why;
 
 /// Run the steps of branches and pull requests, and keep their results
 ///
@@ -19,13 +27,22 @@ pub struct Args {
 
 #[derive(clap::Subcommand, Debug)]
 enum Command {
+    Serve(serve::Args),
     Check(check::Args),
+    Rebuild(rebuild::Args),
+    Cancel(cancel::Args),
+    Why(why::Args),
     Approve(approve::Args),
     #[command(hide = true)]
     Supervise(supervise::Args),
 }
 
 impl Args {
+    /// Tells whether it goes on for long and works for many at a time.
+    pub fn is_daemon(&self) -> bool {
+        matches!(self.command, Command::Serve(_))
+    }
+
     /// Tells whether it needs no store, or finds its own.
     pub fn is_alone(&self) -> bool {
         matches!(self.command, Command::Check(_) | Command::Supervise(_))
@@ -37,12 +54,16 @@ pub(super) async fn alone(ui: &Ui, _global: &Global, args: Args) -> anyhow::Resu
     match args.command {
         Command::Check(args) => check::run(ui, &args),
         Command::Supervise(args) => supervise::run(args).await,
-        Command::Approve(_) => Ok(()),
+        _ => Ok(()),
     }
 }
 
 pub(super) async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
     match args.command {
+        Command::Serve(args) => serve::run(session, args).await,
+        Command::Rebuild(args) => rebuild::run(session, args).await,
+        Command::Cancel(args) => cancel::run(session, args).await,
+        Command::Why(args) => why::run(session, args).await,
         Command::Approve(args) => approve::run(session, args).await,
         Command::Check(_) | Command::Supervise(_) => Ok(()),
     }
