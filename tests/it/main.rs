@@ -7,6 +7,8 @@ mod aftermath;
 mod auto_push;
 mod bridge_github;
 mod bridge_webhooks;
+mod ci_check;
+mod ci_run;
 mod ci_runner;
 mod cli_branch;
 mod cli_bridge_local;

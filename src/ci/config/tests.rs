@@ -120,7 +120,12 @@ fn some_steps_come_with_what_they_need() {
     let one = only(&["test,locale=C,os=7"]).expect("known");
     assert_eq!(one, ["build", "test,locale=C,os=7"]);
     assert_eq!(only(&["deploy"]).expect("known").len(), 4);
-    assert_eq!(only(&["deploy", "test,locale=C,os=7"]).expect("known").len(), 4);
+    assert_eq!(
+        only(&["deploy", "test,locale=C,os=7"])
+            .expect("known")
+            .len(),
+        4
+    );
     assert_eq!(only(&["test,locale=C"]), Err("test,locale=C".into()));
 }
 
