@@ -201,7 +201,7 @@ fn what_cannot_be_run_is_status_2() {
     sandbox.write(".dk-ci.toml", STEPS);
     insta::assert_snapshot!(sandbox.dk(["ci", "run", "x"]), @r#"
     ! dk: there is no step "x"
-    ! hint: the steps are build, deploy, test
+    ! hint: the steps are build, test, deploy
     exit status 2
     "#);
     std::fs::remove_file(sandbox.join(".dk-ci.toml")).unwrap();

@@ -11,12 +11,12 @@ echo "$@" >> "$here/asked"
 case $1 in
 version) echo 27.0 ;;
 image) [ "${*: -1}" = debian:12 ] && echo sha256:abc ;;
-rm) echo "${*: -1}" >> "$here/removed" ;;
+rm) echo "${*: -1}" | tee -a "$here/removed" ;;
 run)
     shift
     while [ $# -gt 0 ]; do
         case $1 in
-        --rm | --init) shift ;;
+        --rm) shift ;;
         --volume)
             from=${2%%:*} to=${2#*:} to=${to%:ro}
             [ "$to" = /checkout ] && tree=$from
@@ -34,7 +34,7 @@ run)
 esac
 "#;
 
-const PROGRAMS: &[&str] = &["sh", "bash", "cat", "dirname", "readlink", "sleep", "env"];
+const PROGRAMS: &[&str] = &["sh", "bash", "cat", "dirname", "readlink", "sleep", "env", "tee"];
 
 fn asked(world: &World) -> String {
     std::fs::read_to_string(world.file("bin/asked")).unwrap()
