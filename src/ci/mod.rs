@@ -44,6 +44,7 @@ pub mod layout;
 pub mod lease;
 pub mod logs;
 pub mod request;
+pub mod retention;
 pub mod runner;
 pub mod term;
 pub mod why;

@@ -43,6 +43,7 @@ mod results;
 mod source;
 mod statuses;
 mod targets;
+mod upkeep;
 
 use evaluate::{Evaluation, Read, Subject, Verdict};
 use inbox::Inbox;
@@ -59,7 +60,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// The longest an engine sleeps: then it looks after its lease.
 const NAP: Duration = Duration::from_secs(lease::RENEWED as u64);
-/// How often it looks for marks that nobody told it of, and what is too old.
+/// How often it looks for marks that nobody told it of, and for what is too old.
 const UPKEEP: Duration = Duration::from_secs(600);
 
 /// Gives the value of a secret; else why it cannot.
@@ -114,10 +115,21 @@ pub struct Engine {
     requests: Vec<(BranchName, Wish)>,
     /// Targets that are tried again later.
     later: BTreeMap<Target, Instant>,
+    /// When that is to be done next.
     upkeep: Option<Instant>,
     started: bool,
     /// Tell that a branch moved.
     watches: JoinSet<()>,
+    _builds: Builds,
+}
+
+/// Ends the builds with their engine.
+struct Builds(Arc<Shared>);
+
+impl Drop for Builds {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl Engine {
@@ -139,8 +151,10 @@ impl Engine {
         );
         let repos = config.projects.iter().map(|project| project.repo.clone());
         let web = options.web_url.as_deref();
+        let shared = Arc::new(shared);
         let mut engine = Self {
-            shared: Arc::new(shared),
+            _builds: Builds(shared.clone()),
+            shared,
             reader: Reader::following(repos.collect()),
             targets: Targets::new(&config, options.canaries),
             inbox: Inbox::default(),
@@ -260,7 +274,7 @@ impl Engine {
         }
         self.follow().await?;
         self.mail().await?;
-        self.upkeep().await?;
+        self.upkeep();
         self.due.extend(self.shared.news());
         let now = Instant::now();
         self.later.retain(|target, at| {
@@ -367,34 +381,23 @@ impl Engine {
         Ok(())
     }
 
-    /// Now and then, looks after what nobody tells of.
-    async fn upkeep(&mut self) -> Result<()> {
+    /// Now and then, looks after what nobody tells of, beside the rounds.
+    fn upkeep(&mut self) {
         let now = Instant::now();
-        if self
-            .upkeep
-            .is_some_and(|last| now.duration_since(last) < UPKEEP)
-        {
-            return Ok(());
+        if self.upkeep.is_some_and(|at| now < at) {
+            return;
         }
-        // Not in the first round, which has enough to do.
-        if self.upkeep.replace(now).is_none() {
-            return Ok(());
+        // The first round has enough to do.
+        if self.upkeep.replace(now + UPKEEP).is_some() {
+            let projects = self.config.projects.iter();
+            let keeps = projects.map(|project| (project.repo.clone(), project.keep));
+            let (shared, keeps) = (self.shared.clone(), keeps.collect());
+            self.watches.spawn(async move {
+                if let Err(error) = upkeep::run(&shared, &keeps).await {
+                    tracing::warn!(target: "ci", "upkeep: {}", chain(&error));
+                }
+            });
         }
-        self.marks().await
-    }
-
-    /// Looks for marks that were put on results without a word to the engine.
-    async fn marks(&mut self) -> Result<()> {
-        for branch in self.shared.wanted() {
-            let stand = crate::ci::cache::load(&*self.shared.client, &branch).await?;
-            if stand.is_cancel_requested() {
-                self.shared.stop(&branch, Why::Asked);
-            }
-            if stand.found == crate::ci::cache::Found::Wanted {
-                self.shared.forget(&branch);
-            }
-        }
-        Ok(())
     }
 
     async fn evaluate(&mut self) -> Result<Round> {

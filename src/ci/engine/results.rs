@@ -262,7 +262,7 @@ impl Shared {
     pub(super) fn forget(&self, branch: &BranchName) -> bool {
         let mut slots = lock(&self.slots);
         match slots.get_mut(branch) {
-            Some(slot) if matches!(slot.entry, Some(Entry::Done(_))) => slot.entry = None,
+            Some(slot) if !matches!(slot.entry, Some(Entry::Running(_))) => slot.entry = None,
             _ => return false,
         }
         drop(slots);
@@ -343,8 +343,19 @@ impl Shared {
         lock(&self.slots).keys().cloned().collect()
     }
 
+    pub(super) fn is_wanted(&self, branch: &BranchName) -> bool {
+        lock(&self.slots).contains_key(branch)
+    }
+
     pub(super) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Relaxed)
+    }
+
+    /// Ends all builds where they stand.
+    pub(super) fn abort(&self) {
+        self.closing.store(true, Ordering::Relaxed);
+        lock(&self.tasks).abort_all();
+        self.fetches.abort();
     }
 
     /// Stops all builds, to be begun again by the next engine, and waits for
