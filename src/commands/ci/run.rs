@@ -410,9 +410,8 @@ impl<'a> View<'a> {
             // Those that failed because others did, once that is for good.
             let left = self.cells.iter().filter(|cell| !self.told.contains(*cell));
             let left: Vec<_> = left.map(|cell| (cell, outputs.get(cell))).collect();
-            let followed = |(_, output): &(&String, Option<&Output>)| {
-                output.is_some_and(|output| is_consequence(output))
-            };
+            let followed =
+                |(_, output): &(&String, Option<&Output>)| output.is_some_and(is_consequence);
             if left.iter().all(followed) {
                 let left = left.into_iter();
                 let left: Vec<_> = left

@@ -34,7 +34,9 @@ run)
 esac
 "#;
 
-const PROGRAMS: &[&str] = &["sh", "bash", "cat", "dirname", "readlink", "sleep", "env", "tee"];
+const PROGRAMS: &[&str] = &[
+    "sh", "bash", "cat", "dirname", "readlink", "sleep", "env", "tee",
+];
 
 fn asked(world: &World) -> String {
     std::fs::read_to_string(world.file("bin/asked")).unwrap()
