@@ -6,26 +6,33 @@
 //! ```text
 //!            main -> commands -> ui
 //!                       |
-//!               +-------+----------+
-//!               v                  v
-//!             client         commands/serve
-//!            /      \              |
-//!   client/local  client/remote    v
-//!        |            |       ninep/server
-//!        |            v            |
-//!        |       ninep/client      v
-//!        |            |        namespace
-//!        v            |            |
-//!      store <--------|------------+
-//!        |            v            |
-//!        +--------> model <--------+
+//!        +--------------+----------+
+//!        v              |          v
+//!   bridge, ci          |    commands/serve
+//!        |   \          |          |
+//!        |   forge      |          |
+//!        |     |        |          |
+//!        +-----+-----> client      |
+//!                      /    \      |
+//!          client/local  client/remote
+//!               |            |     v
+//!               |            |  ninep/server
+//!               |            v     |
+//!               |   ninep/client   v
+//!               |            |  namespace
+//!               v            |     |
+//!             store <--------|-----+
+//!               |            v
+//!               +--------> model
 //! ```
 //!
 //! A command asks the `client` trait; the trait answers from the local
 //! [`store`], or from a server over 9P. `ninep/server` asks the [`namespace`],
 //! the file tree with no wire in it, and that asks the store. Below
 //! `store/engine.rs` lies storage: a Git repository, or memory. [`model`] has
-//! the nouns that all share; [`logging`] and [`metrics`] are for daemons.
+//! the nouns that all share; [`logging`] and [`metrics`] are for daemons. The
+//! [`bridge`]s and the [`ci`] are clients like any other; what a forge is made
+//! of is in [`forge`].
 //!
 //! What stays true, said as what is absent:
 //!
@@ -46,6 +53,7 @@
 //! 10. A text format is printed and parsed in `model/text` and nowhere else.
 
 pub mod bridge;
+pub mod ci;
 pub mod client;
 pub mod commands;
 pub mod forge;

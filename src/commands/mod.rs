@@ -20,6 +20,7 @@ mod author;
 mod branch;
 mod bridge;
 mod cat;
+mod ci;
 mod commit;
 mod completions;
 mod diff;
@@ -273,6 +274,7 @@ pub enum Command {
     Push(push::Args),
     Remote(remote::Args),
     Bridge(bridge::Args),
+    Ci(ci::Args),
     Gc(gc::Args),
     Fsck(fsck::Args),
     Completions(completions::Args),
@@ -315,6 +317,7 @@ pub async fn run(ui: &Ui, cli: Cli) -> anyhow::Result<()> {
         Command::Push(args) => push::run(session, args).await,
         Command::Remote(args) => remote::run(session, args).await,
         Command::Bridge(args) => bridge::run(session, args).await,
+        Command::Ci(args) => ci::run(session, args).await,
         Command::Gc(args) => gc::run(session, args).await,
         Command::Fsck(args) => fsck::run(session, args).await,
         Command::Init(_)

@@ -21,12 +21,19 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("client/remote", &["client", "model", "ninep"]),
     ("forge", &["client", "model"]),
     ("bridge", &["client", "forge", "metrics", "model"]),
+    ("ci", &["client", "forge", "metrics", "model"]),
     ("ui", &["model"]),
     ("commands", &["client", "model", "ui"]),
     (
         "commands/bridge",
         &[
             "bridge", "client", "commands", "forge", "metrics", "model", "ui",
+        ],
+    ),
+    (
+        "commands/ci",
+        &[
+            "ci", "client", "commands", "forge", "metrics", "model", "ui",
         ],
     ),
     (
@@ -61,6 +68,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
         "client::local",
         &[
             "commands/bridge",
+            "commands/ci",
             "commands/open",
             "commands/init",
             "client",
