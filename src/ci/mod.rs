@@ -36,6 +36,7 @@ use crate::model::{BranchName, Item, Time, TreePath};
 
 pub mod layout;
 pub mod request;
+pub mod view;
 
 pub use layout::{Logs, Outcome, Output, Place, SavedLog, State, Target};
 
