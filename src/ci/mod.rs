@@ -34,6 +34,7 @@ use crate::client::{self, At, Client, Edits};
 use crate::forge::{Repo, Sha};
 use crate::model::{BranchName, Item, Time, TreePath};
 
+pub mod config;
 pub mod layout;
 pub mod request;
 pub mod view;

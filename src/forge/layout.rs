@@ -14,7 +14,7 @@
 //! kept as it is. A [`Reader`] goes from commit to commit by what differs, and
 //! says the same as one that reads the last of them from the beginning.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -24,8 +24,13 @@ use futures_util::StreamExt as _;
 use super::{
     Comment, Context, Difference, Id, Pr, PrState, RefName, Repo, Snapshot, Status, StatusState,
 };
-use crate::client::{At, Client, Content, Edit, Edits, Error, FileKind, Result, Sink};
+use crate::client::{At, Client, Error, Result};
 use crate::model::{Entry, Kind, ObjectId, TreePath};
+
+mod put;
+
+use put::Puts;
+pub use put::{Put, change};
 
 /// Blobs asked for together.
 const TOGETHER: usize = 128;
@@ -57,6 +62,7 @@ pub struct Reader {
     files: BTreeMap<Vec<u8>, Arc<[u8]>>,
     snapshot: Snapshot,
     dirty: Dirty,
+    touched: BTreeSet<Id>,
 }
 
 /// What a path in the branch is about.
@@ -131,10 +137,16 @@ impl Reader {
         &self.dirty
     }
 
+    /// The elements that the last step brought, took away or changed.
+    pub fn touched(&self) -> &BTreeSet<Id> {
+        &self.touched
+    }
+
     /// Goes to another commit, reading only what differs. After a failure it
     /// stands where it stood.
     pub async fn advance(&mut self, client: &dyn Client, to: &ObjectId) -> Result<()> {
         if self.at.as_ref() == Some(to) {
+            self.touched.clear();
             return Ok(());
         }
         let mut changed: Vec<(Vec<u8>, Option<Entry>)> = Vec::new();
@@ -158,7 +170,7 @@ impl Reader {
         }
         changed.retain(|(path, _)| !matches!(about(path), About::Nothing));
         let contents = contents(client, &changed).await?;
-        self.take(changed, &contents);
+        self.touched = self.take(changed, &contents);
         self.at = Some(*to);
         Ok(())
     }
@@ -167,8 +179,9 @@ impl Reader {
         &mut self,
         changed: Vec<(Vec<u8>, Option<Entry>)>,
         contents: &BTreeMap<ObjectId, Arc<[u8]>>,
-    ) {
+    ) -> BTreeSet<Id> {
         let (mut repos, mut elements) = (BTreeSet::new(), BTreeSet::new());
+        let mut marked = false;
         for (path, entry) in changed {
             match about(&path) {
                 About::Monitor(repo) => {
@@ -178,7 +191,7 @@ impl Reader {
                     elements.insert(id);
                 }
                 // Marks are looked for below, where they are.
-                About::Dirty(_) | About::DirtyPr(..) | About::DirtyRef(..) => (),
+                About::Dirty(_) | About::DirtyPr(..) | About::DirtyRef(..) => marked = true,
                 About::Error | About::Nothing => (),
             }
             match entry.and_then(|entry| contents.get(&entry.id)) {
@@ -199,14 +212,20 @@ impl Reader {
                 ));
             }
         }
+        let mut left = BTreeSet::new();
         for id in &elements {
             if self.snapshot.repos.contains(id.repo()) {
+                left.extend(self.snapshot.commit_of(id));
                 self.snapshot.remove(id);
                 self.read(id);
             }
         }
-        self.snapshot.forget_commits();
-        self.dirty = self.marks();
+        self.snapshot.forget(left);
+        if marked || !repos.is_empty() {
+            self.dirty = self.marks();
+        }
+        elements.extend(repos.into_iter().map(Id::Repo));
+        elements
     }
 
     /// Puts an element into the snapshot as the files have it.
@@ -486,44 +505,6 @@ impl Reader {
     fn has(&self, path: &str) -> bool {
         self.files.contains_key(path.as_bytes()) || self.below(&format!("{path}/")).next().is_some()
     }
-}
-
-/// One edit of the branch.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Put {
-    pub path: String,
-    /// `None`: it goes, with all below it.
-    pub content: Option<Vec<u8>>,
-}
-
-/// Edits being gathered.
-#[derive(Default)]
-struct Puts {
-    list: Vec<Put>,
-    /// What has gone, with all below it.
-    gone: HashSet<String>,
-}
-
-/// Returns a change of the branch as the client takes it.
-pub fn change(puts: Vec<Put>) -> Edits {
-    Box::new(move |sink: &mut dyn Sink| {
-        for put in &puts {
-            // Made of legal names only; an odd one is passed over.
-            let Ok(path) = TreePath::new(&put.path) else {
-                tracing::warn!(target: "bridge", "{:?} cannot be kept in a tree", put.path);
-                continue;
-            };
-            match &put.content {
-                Some(content) => sink.edit(Edit::Write {
-                    path,
-                    kind: FileKind::Normal,
-                    content: Content::Bytes(content),
-                })?,
-                None => sink.edit(Edit::Remove { path })?,
-            }
-        }
-        Ok(())
-    })
 }
 
 fn pr_folder(repo: &Repo, number: u64) -> String {

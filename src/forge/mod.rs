@@ -337,6 +337,42 @@ impl Snapshot {
         part
     }
 
+    /// Returns the commit an element implies.
+    fn commit_of(&self, id: &Id) -> Option<(Repo, Sha)> {
+        match id {
+            Id::Repo(_) => None,
+            Id::Commit(repo, sha) | Id::Status(repo, sha, _) => Some((repo.clone(), sha.clone())),
+            Id::Pr(repo, number) => {
+                let pr = self.prs.get(&(repo.clone(), *number))?;
+                Some((repo.clone(), pr.head.clone()))
+            }
+            Id::Ref(repo, name) => {
+                let head = self.refs.get(&(repo.clone(), name.clone()))?;
+                Some((repo.clone(), head.clone()))
+            }
+        }
+    }
+
+    /// Forgets those of `commits` that nothing names any more.
+    fn forget(&mut self, commits: BTreeSet<(Repo, Sha)>) {
+        for (repo, sha) in commits {
+            let first = (repo.clone(), sha.clone(), TreePath::root());
+            let status = self.statuses.range(first..).next();
+            let named = status.is_some_and(|((of, at, _), _)| (of, at) == (&repo, &sha))
+                || self
+                    .prs
+                    .iter()
+                    .any(|((of, _), pr)| *of == repo && pr.head == sha)
+                || self
+                    .refs
+                    .iter()
+                    .any(|((of, _), head)| *of == repo && *head == sha);
+            if !named {
+                self.commits.remove(&(repo, sha));
+            }
+        }
+    }
+
     /// Forgets commits that nothing names any more: no pull request, no ref and
     /// no status.
     pub fn forget_commits(&mut self) {

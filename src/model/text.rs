@@ -4,6 +4,7 @@
 //! Names are quoted as Git does with `core.quotePath=false`: left alone unless
 //! they hold a control character, `"`, `\` or bytes that are not UTF-8.
 
+pub mod amount;
 pub mod apply;
 mod command;
 mod commit;

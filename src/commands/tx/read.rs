@@ -12,6 +12,7 @@ use super::is_open;
 use crate::client::At;
 use crate::commands::cat as file;
 use crate::commands::{Session, completions, diff as differing, ls as listing, parse};
+use crate::model::text::amount::duration;
 use crate::model::text::{JsonBytes, printable};
 use crate::model::{BranchName, ObjectId, Rev, State, Time, Transaction, TreePath};
 
@@ -266,26 +267,6 @@ impl Serialize for Record<'_> {
         }
         map.end()
     }
-}
-
-/// Parses a span of time: a whole number and s, m, h, d or w.
-fn duration(text: &str) -> Result<Duration, String> {
-    let refuse = || "a number and one of s, m, h, d, w is needed, as in 12h".to_string();
-    let letter = text.chars().next_back().ok_or_else(refuse)?;
-    let unit: u64 = match letter {
-        's' => 1,
-        'm' => 60,
-        'h' => 3_600,
-        'd' => 86_400,
-        'w' => 604_800,
-        _ => return Err(refuse()),
-    };
-    let digits = &text[..text.len() - letter.len_utf8()];
-    let count: u64 = digits.parse().map_err(|_| refuse())?;
-    count
-        .checked_mul(unit)
-        .map(Duration::from_secs)
-        .ok_or_else(|| "that is too long".into())
 }
 
 /// Returns how long ago a moment was, in the largest unit that fits.
