@@ -46,6 +46,12 @@ pub struct Metrics {
     pub pushes: Counter,
     pub push_failures: Counter,
     pub push_seconds: Counter<f64, AtomicU64>,
+    /// Of the CI's pages.
+    pub web_requests: Counter,
+    /// Answers that say something is wrong here.
+    pub web_errors: Counter,
+    pub web_logins: Counter,
+    pub web_logins_rejected: Counter,
 }
 
 /// Returns the counts of this process.
@@ -77,6 +83,10 @@ impl Metrics {
             pushes: Counter::default(),
             push_failures: Counter::default(),
             push_seconds: Counter::default(),
+            web_requests: Counter::default(),
+            web_errors: Counter::default(),
+            web_logins: Counter::default(),
+            web_logins_rejected: Counter::default(),
         };
         let set = &mut made.registry;
         set.register(
@@ -137,6 +147,26 @@ impl Metrics {
             "Time spent pushing",
             Unit::Seconds,
             made.push_seconds.clone(),
+        );
+        set.register(
+            "ci_web_requests",
+            "Requests to the CI's pages",
+            made.web_requests.clone(),
+        );
+        set.register(
+            "ci_web_errors",
+            "Answers of 500 and more",
+            made.web_errors.clone(),
+        );
+        set.register(
+            "ci_web_logins",
+            "Logins that were right",
+            made.web_logins.clone(),
+        );
+        set.register(
+            "ci_web_logins_rejected",
+            "Logins that were not",
+            made.web_logins_rejected.clone(),
         );
         made
     }

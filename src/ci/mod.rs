@@ -38,6 +38,7 @@ pub mod config;
 pub mod layout;
 pub mod request;
 pub mod view;
+pub mod web;
 
 pub use layout::{Logs, Outcome, Output, Place, SavedLog, State, Target};
 

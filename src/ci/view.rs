@@ -15,13 +15,14 @@ use serde::Serialize;
 use crate::ci::layout::{self, Build, Logs, Outcome, Output, State, Target};
 use crate::client::{At, Client, Error, LogQuery, Result};
 use crate::forge::{Sha, Snapshot};
-use crate::model::{BranchName, Entry, Kind, ObjectId, Time, TreePath};
+use crate::model::{BranchName, Kind, ObjectId, Time, TreePath};
 
 mod growing;
 mod keeper;
+pub mod report;
 
 pub use growing::{Grown, Growing};
-pub use keeper::{Keeper, Overview};
+pub use keeper::{Entry, Keeper, Overview};
 
 /// Targets read at the same time.
 const AT_ONCE: usize = 16;
@@ -411,7 +412,7 @@ impl Log {
 pub async fn log(client: &dyn Client, commit: &ObjectId) -> Result<Log> {
     let at = At::Commit(*commit);
     let mut log = Log::default();
-    let mut small: BTreeMap<&str, Entry> = BTreeMap::new();
+    let mut small: BTreeMap<&str, crate::model::Entry> = BTreeMap::new();
     let items = client.list(&at, &TreePath::root(), true).await?;
     for item in &items {
         match std::str::from_utf8(item.path.as_bytes()) {

@@ -242,8 +242,11 @@ impl Reader {
             batch.lines.push(Arc::clone(line));
         }
         self.next = first + batch.lines.len() as u64;
-        if self.next > ring.gone + ring.lines.len() as u64 {
-            batch.begun.clone_from(&ring.begun);
+        let known = ring.gone + ring.lines.len() as u64;
+        if self.next > known {
+            if self.next == known + 1 {
+                batch.begun.clone_from(&ring.begun);
+            }
             batch.end.clone_from(&ring.end);
             self.seen = ring.version;
             self.ended = batch.end.is_some();

@@ -47,7 +47,8 @@
     const rows = 5000;
     // The rest of this page would be the log as well: it comes as events now.
     window.stop();
-    const last = log.querySelector(".l:last-of-type");
+    for (const row of log.querySelectorAll(".begun")) row.remove();
+    const last = [...log.querySelectorAll(".l[id]")].pop();
     let next = last ? Number(last.id.slice(1)) + 1 : Number(log.dataset.next || 1);
     const box = document.getElementById("follow");
     const status = document.getElementById("status");
@@ -64,10 +65,11 @@
     const draw = () => {
       drawing = false;
       const following = !box || box.checked;
-      for (const { first, lines, skipped } of waiting) {
+      for (const { first, lines, skipped, begun } of waiting) {
         if (skipped) gap(skipped);
         lines.forEach((html, index) => put(first + index, html));
         next = Math.max(next, first + lines.length);
+        if (begun) put(next, begun);
       }
       waiting = [];
       while (log.childElementCount > rows) log.firstElementChild.remove();
