@@ -8,10 +8,10 @@ use std::any::Any;
 use std::hash::Hasher as _;
 use std::sync::Arc;
 
-use crate::model::ObjectId;
+use crate::model::{Kind, ObjectId};
 
 use super::failure;
-use super::node::{Attr, Call, Create, Handle, Id, Listing, Node, Open, Result, Set, Shape};
+use super::node::{Attr, Call, Create, Error, Handle, Id, Listing, Node, Open, Result, Set, Shape};
 
 /// Where an entry is.
 pub struct Place {
@@ -246,15 +246,17 @@ impl Node for Dir {
     }
 
     async fn create(&self, call: &Call, name: &[u8], what: Create) -> Result<Arc<dyn Node>> {
-        self.what.create(self, call, name, what).await
+        match self.what.create(self, call, name, what).await {
+            Err(error) if error.kind() == Kind::ReadOnly => {
+                Err(refused(self, call, name, error).await)
+            }
+            result => result,
+        }
     }
 
     async fn rename(&self, call: &Call, into: &Arc<dyn Node>, name: &[u8]) -> Result<()> {
         if self.place.parent.is_none() {
-            return Err(super::node::Error::text(
-                crate::model::Kind::Denied,
-                "Can't rename /",
-            ));
+            return Err(Error::text(Kind::Denied, "Can't rename /"));
         }
         self.what.rename(call, into, name).await
     }
@@ -386,19 +388,28 @@ impl Node for Leaf {
     }
 }
 
+/// Says why nothing can be created in a directory that is only read: that the
+/// name is taken, where it is. Old clients know one text for both.
+pub async fn refused(directory: &dyn Node, call: &Call, name: &[u8], read_only: Error) -> Error {
+    match directory.lookup(call, name).await {
+        Ok(_) => Error {
+            text: read_only.text,
+            ..failure::exists(String::from_utf8_lossy(name).escape_debug())
+        },
+        Err(_) => read_only,
+    }
+}
+
 /// The failure of creating something in a file.
-pub fn not_a_directory(name: &[u8]) -> super::node::Error {
+pub fn not_a_directory(name: &[u8]) -> Error {
     let name = String::from_utf8_lossy(name);
-    super::node::Error::text(
-        crate::model::Kind::NotDirectory,
+    Error::text(
+        Kind::NotDirectory,
         format!("\"{}\" is not a directory", name.escape_default()),
     )
 }
 
 /// Handles of files that hold no directory refuse the listing in these words.
-pub fn no_listing() -> super::node::Error {
-    super::node::Error::new(
-        crate::model::Kind::NotDirectory,
-        "a file has no entries to list",
-    )
+pub fn no_listing() -> Error {
+    Error::new(Kind::NotDirectory, "a file has no entries to list")
 }

@@ -14,7 +14,7 @@ use crate::model::{Entry, Mode, ObjectId, TreePath};
 use crate::store::objects::Tree;
 use crate::store::{self, Store};
 
-use super::entry::{Place, key, no_listing, not_a_directory, set_directory, version};
+use super::entry::{Place, key, no_listing, not_a_directory, refused, set_directory, version};
 use super::failure;
 use super::files::{Turn, range};
 use super::node::{Attr, Call, Create, Handle, Id, Listing, Node, Open, Result, Set, Shape};
@@ -229,9 +229,9 @@ impl Node for Viewed {
         }))
     }
 
-    async fn create(&self, _: &Call, _: &[u8], _: Create) -> Result<Arc<dyn Node>> {
+    async fn create(&self, call: &Call, name: &[u8], _: Create) -> Result<Arc<dyn Node>> {
         match self.entry.mode.is_dir() {
-            true => Err(failure::read_only_dir()),
+            true => Err(refused(self, call, name, failure::read_only_dir()).await),
             false => Err(not_a_directory(&self.place.name)),
         }
     }

@@ -13,6 +13,7 @@ mod commit;
 mod history;
 mod inputs;
 mod ninep;
+mod ninep_far;
 mod ninep_peers;
 mod peers;
 mod place;
@@ -54,6 +55,9 @@ const ROWS: &[(&str, Run)] = &[
     ("9p-sequential", ninep::sequential),
     ("9p-write-8k", ninep::appends),
     ("9p-stream", ninep::streams),
+    ("9p-commit", ninep_far::commits),
+    ("9p-far", ninep_far::far),
+    ("9p-memory", ninep_far::memory),
 ];
 
 fn main() -> ExitCode {

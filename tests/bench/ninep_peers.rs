@@ -105,6 +105,11 @@ impl Client {
         client
     }
 
+    /// A client of whatever listens there.
+    pub fn dial(address: &str) -> Self {
+        Self::new(tcp(address))
+    }
+
     /// The most a read or write can carry.
     pub fn unit(&self) -> usize {
         self.msize as usize - 24
@@ -344,12 +349,14 @@ pub struct Serving {
 
 impl Serving {
     pub fn start(place: &Place, store: Store) -> Self {
+        Self::start_with(place, store, &[])
+    }
+
+    pub fn start_with(place: &Place, store: Store, options: &[&str]) -> Self {
         let socket = place.folder().join("socket");
         let mut child = place
-            .dk(
-                store.path(),
-                ["serve", "--listen", "tcp://127.0.0.1:0", "--listen"],
-            )
+            .dk(store.path(), options)
+            .args(["serve", "--listen", "tcp://127.0.0.1:0", "--listen"])
             .arg(format!("unix://{}", socket.display()))
             .stderr(Stdio::piped())
             .spawn()
@@ -375,6 +382,15 @@ impl Serving {
             Wire::Unix => Stream::Unix(UnixStream::connect(&self.socket).unwrap()),
             Wire::Tcp => tcp(&self.tcp),
         })
+    }
+
+    /// Its address and port.
+    pub fn tcp(&self) -> &str {
+        &self.tcp
+    }
+
+    pub fn socket(&self) -> &Path {
+        &self.socket
     }
 
     /// Its memory in MiB, what it shares with others left out. `None` where
@@ -410,7 +426,7 @@ impl Drop for Serving {
 /// diod, which serves a folder.
 pub struct Diod {
     child: Child,
-    tcp: String,
+    pub tcp: String,
     socket: PathBuf,
     pub folder: String,
 }

@@ -183,6 +183,14 @@ async fn directories_of_the_tree_refuse_changes() {
             refused(walker.rm(path).await, text);
         }
     }
+    // What is there is there, whoever may write.
+    for path in ["branch", "branch/main/ro/dir", "snapshots", "debug/src"] {
+        let taken = walker.mkdir(path).await;
+        fails(taken, Kind::Exists);
+        refused(walker.mkdir(path).await, "Directory is read-only");
+        fails(walker.create(path, FILE).await, Kind::Exists);
+        fails(walker.mkdir(&format!("{path}x")).await, Kind::ReadOnly);
+    }
     refused(walker.rm("branch/main/diff").await, "Read-only file");
     refused(walker.rm("branch").await, "Directory is read-only");
     refused(
