@@ -1,6 +1,7 @@
 //! The pages of many targets: the front page, the lists, a project, the queue.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -372,7 +373,7 @@ pub async fn events(visit: &Visit) -> Result<Answer, Failure> {
     let mut changes = visit.app.keeper.changes();
     // The first look is at what is there now.
     changes.mark_changed();
-    let next = |(mut changes, seen): (tokio::sync::watch::Receiver<_>, u64)| async move {
+    let next = |(mut changes, seen): (tokio::sync::watch::Receiver<Arc<Overview>>, u64)| async move {
         loop {
             match tokio::time::timeout(Duration::from_secs(20), changes.changed()).await {
                 Err(_) => {
@@ -380,7 +381,7 @@ pub async fn events(visit: &Visit) -> Result<Answer, Failure> {
                 }
                 Ok(Err(_)) => return None,
                 Ok(Ok(())) => {
-                    let overview: std::sync::Arc<Overview> = changes.borrow_and_update().clone();
+                    let overview = changes.borrow_and_update().clone();
                     if overview.version != seen {
                         let text = format!("event: change\ndata: {}\n\n", overview.version);
                         let seen = overview.version;

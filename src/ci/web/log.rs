@@ -358,7 +358,10 @@ fn ending(end: &End, path: &str) -> Markup {
         p.note role="status" {
             @match end {
                 End::Saved { commit, failure } => {
-                    @match failure { Some(failure) => "Failed: " (failure) ". ", None => "Success. ", }
+                    @match failure {
+                        Some(failure) => { "Failed: " (failure) ". " }
+                        None => "Success. ",
+                    }
                     a href={ "/log/saved/" (path) "/" (commit) } { "The whole log" }
                 }
                 End::Lost => "The log is not written any more.",

@@ -181,8 +181,8 @@ async fn answer(
     let method = request.method().clone();
     counts.web_requests.inc();
     let peer = peer.map(|extension| extension.0.0.to_string()).unwrap_or_default();
-    let mut visit = Visit::new(app, peer, request);
-    let answer = match visit.read_form().await {
+    let (mut visit, body) = Visit::new(app, peer, request);
+    let answer = match visit.read_form(body).await {
         Ok(()) => dispatch(&mut visit, &method).await,
         Err(failure) => Err(failure),
     };

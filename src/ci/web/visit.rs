@@ -118,14 +118,14 @@ pub struct Visit {
     /// Path and query as they came.
     pub target: String,
     method: Method,
-    body: Option<Body>,
     session: Option<Session>,
     /// The session is not the one the cookie names.
     renewed: bool,
 }
 
 impl Visit {
-    pub fn new(app: Arc<App>, peer: String, request: Request<Body>) -> Self {
+    /// Returns the visit, and the body that came with it.
+    pub fn new(app: Arc<App>, peer: String, request: Request<Body>) -> (Self, Body) {
         let (parts, body) = request.into_parts();
         let path = parts.uri.path();
         let decode = |segment: &str| {
@@ -140,7 +140,7 @@ impl Visit {
         let now = Instant::now();
         let session = cookie(&parts.headers, &app.auth.cookie)
             .and_then(|id| app.auth.sessions.get(&id, now));
-        Self {
+        let visit = Self {
             segments,
             query: Fields::parse(parts.uri.query().unwrap_or_default().as_bytes()),
             form: Fields::default(),
@@ -152,18 +152,15 @@ impl Visit {
                 .map_or_else(|| "/".into(), ToString::to_string),
             headers: parts.headers,
             method: parts.method,
-            body: Some(body),
             session,
             renewed: false,
             app,
-        }
+        };
+        (visit, body)
     }
 
     /// Reads the form of a POST.
-    pub async fn read_form(&mut self) -> Result<(), Failure> {
-        let Some(body) = self.body.take() else {
-            return Ok(());
-        };
+    pub async fn read_form(&mut self, body: Body) -> Result<(), Failure> {
         if self.method != Method::POST {
             return Ok(());
         }

@@ -38,6 +38,20 @@ impl std::fmt::Debug for Application {
     }
 }
 
+impl Application {
+    /// What a code is exchanged for a token with.
+    fn exchange(&self, code: &str) -> String {
+        let mut form = form_urlencoded::Serializer::new(String::new());
+        form.append_pair("client_id", &self.client_id);
+        form.append_pair("client_secret", &self.client_secret);
+        form.append_pair("code", code);
+        if let Some(callback) = &self.callback {
+            form.append_pair("redirect_uri", callback);
+        }
+        form.finish()
+    }
+}
+
 /// Where GitHub is.
 #[derive(Clone, Debug)]
 pub struct Endpoints {
@@ -122,17 +136,10 @@ impl GitHub {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|error| failed(&error))?;
-        let mut form = form_urlencoded::Serializer::new(String::new());
-        form.append_pair("client_id", &application.client_id);
-        form.append_pair("client_secret", &application.client_secret);
-        form.append_pair("code", code);
-        if let Some(callback) = &application.callback {
-            form.append_pair("redirect_uri", callback);
-        }
         let request = client
             .post(format!("{}/login/oauth/access_token", self.endpoints.site))
             .header("content-type", "application/x-www-form-urlencoded")
-            .body(form.finish());
+            .body(application.exchange(code));
         let exchanged: Exchanged = ask(request).await?.ok_or("GitHub refused the exchange")?;
         let Some(token) = exchanged.access_token else {
             let why = exchanged.error_description.or(exchanged.error);
