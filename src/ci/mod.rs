@@ -36,7 +36,9 @@ use crate::model::{BranchName, Item, Time, TreePath};
 
 pub mod config;
 pub mod layout;
+pub mod logs;
 pub mod request;
+pub mod runner;
 pub mod view;
 pub mod web;
 

@@ -46,24 +46,61 @@ pub(super) fn room() -> BranchName {
 }
 
 /// Temporary.
-pub async fn rebuild(client: &dyn Client, branch: &BranchName, by: Option<Signature>) -> Result<()> {
-    mark(client, branch, layout::REBUILD_REQUESTED, "Marked for rebuild", by).await
+pub async fn rebuild(
+    client: &dyn Client,
+    branch: &BranchName,
+    by: Option<Signature>,
+) -> Result<()> {
+    mark(
+        client,
+        branch,
+        layout::REBUILD_REQUESTED,
+        "Marked for rebuild",
+        by,
+    )
+    .await
 }
 
 /// Temporary.
 pub async fn cancel(client: &dyn Client, branch: &BranchName, by: Option<Signature>) -> Result<()> {
-    mark(client, branch, layout::CANCEL_REQUESTED, "Marked to be cancelled", by).await
+    mark(
+        client,
+        branch,
+        layout::CANCEL_REQUESTED,
+        "Marked to be cancelled",
+        by,
+    )
+    .await
 }
 
-async fn mark(client: &dyn Client, branch: &BranchName, file: &str, message: &str, by: Option<Signature>) -> Result<()> {
+async fn mark(
+    client: &dyn Client,
+    branch: &BranchName,
+    file: &str,
+    message: &str,
+    by: Option<Signature>,
+) -> Result<()> {
     for (branch, path, message) in [
         (branch.clone(), TreePath::new(file)?, message.to_owned()),
-        (room(), TreePath::new(layout::request_path(branch))?, format!("{message}: {branch}")),
+        (
+            room(),
+            TreePath::new(layout::request_path(branch))?,
+            format!("{message}: {branch}"),
+        ),
     ] {
         let edits: Edits = Box::new(move |sink: &mut dyn Sink| {
-            sink.edit(Edit::Write { path, kind: FileKind::Normal, content: Content::Bytes(b"") })
+            sink.edit(Edit::Write {
+                path,
+                kind: FileKind::Normal,
+                content: Content::Bytes(b""),
+            })
         });
-        let options = CommitOptions { message: Some(message.into_bytes()), author: by.clone(), empty: Empty::Skip, ..CommitOptions::default() };
+        let options = CommitOptions {
+            message: Some(message.into_bytes()),
+            author: by.clone(),
+            empty: Empty::Skip,
+            ..CommitOptions::default()
+        };
         client.edit(&branch, edits, options).await?;
     }
     Ok(())

@@ -21,7 +21,7 @@ mod growing;
 mod keeper;
 pub mod report;
 
-pub use growing::{Grown, Growing};
+pub use growing::{Growing, Grown};
 pub use keeper::{Entry, Keeper, Overview};
 
 /// Targets read at the same time.
@@ -470,7 +470,10 @@ pub async fn contents(client: &dyn Client, ids: &[ObjectId]) -> Result<Vec<Vec<u
                 reader.take(LONGEST).read_to_end(&mut content)?;
                 Ok(content)
             };
-            readers.into_iter().map(read).collect::<std::io::Result<Vec<_>>>()
+            readers
+                .into_iter()
+                .map(read)
+                .collect::<std::io::Result<Vec<_>>>()
         });
         found.extend(read.await?);
     }

@@ -289,6 +289,7 @@ pub async fn run(ui: &Ui, cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Init(args) => return init::run(ui, global, args).await,
         Command::Serve(args) => return serve::run(ui, global, args).await,
+        Command::Ci(args) if args.is_alone() => return ci::alone(ui, global, args).await,
         Command::Completions(args) => return completions::run(ui, &args),
         Command::Man(args) => return man::run(ui, args).await,
         Command::Help(args) => return man::help(ui, args).await,

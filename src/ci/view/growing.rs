@@ -150,7 +150,11 @@ impl Growing {
         if found.parts.is_empty() {
             return Ok(());
         }
-        for item in self.client.list(&At::Commit(*commit), &folder, false).await? {
+        for item in self
+            .client
+            .list(&At::Commit(*commit), &folder, false)
+            .await?
+        {
             if self.seen.insert(item.path.as_bytes().to_vec()) {
                 self.waiting.push_back(item.entry.id);
             }

@@ -108,7 +108,11 @@ struct State {
     sender: watch::Sender<Arc<Overview>>,
 }
 
-async fn follow(client: Arc<dyn Client>, metadata: BranchName, sender: watch::Sender<Arc<Overview>>) {
+async fn follow(
+    client: Arc<dyn Client>,
+    metadata: BranchName,
+    sender: watch::Sender<Arc<Overview>>,
+) {
     let mut state = State {
         client,
         metadata,

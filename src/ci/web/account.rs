@@ -42,7 +42,14 @@ fn form(visit: &mut Visit, status: u16, title: &str, here: &str, body: Markup) -
 }
 
 /// A field with what is wrong about it.
-fn field(name: &str, label: &str, kind: &str, value: &str, hint: &str, errors: &[(&str, String)]) -> Markup {
+fn field(
+    name: &str,
+    label: &str,
+    kind: &str,
+    value: &str,
+    hint: &str,
+    errors: &[(&str, String)],
+) -> Markup {
     let wrong: Vec<&str> = errors
         .iter()
         .filter(|(field, _)| *field == name)
@@ -113,7 +120,12 @@ async fn set_up(visit: &mut Visit) -> Result<Answer, Failure> {
         return set_up_form(visit, &errors);
     }
     let password = first.unwrap_or_default().to_owned();
-    visit.app.auth.set("admin", &password).await.map_err(broken)?;
+    visit
+        .app
+        .auth
+        .set("admin", &password)
+        .await
+        .map_err(broken)?;
     visit.renew(None);
     let id = visit.session().id.clone();
     visit.app.auth.sessions.want(&id, "/");
@@ -132,7 +144,11 @@ fn application(visit: &Visit) -> Result<Option<Application>, Failure> {
     })
 }
 
-fn login_form(visit: &mut Visit, wrong: Option<(u16, String)>, name: &str) -> Result<Answer, Failure> {
+fn login_form(
+    visit: &mut Visit,
+    wrong: Option<(u16, String)>,
+    name: &str,
+) -> Result<Answer, Failure> {
     let csrf = visit.csrf();
     let application = application(visit)?;
     let github = application.map(|application| {
@@ -168,12 +184,18 @@ async fn login(visit: &mut Visit) -> Result<Answer, Failure> {
     let app = std::sync::Arc::clone(&visit.app);
     // By address, and by name from anywhere.
     let keys = [format!("from {}", visit.peer), format!("as {name}")];
-    let wait = keys.iter().filter_map(|key| app.auth.throttle.wait(key, visit.now)).max();
+    let wait = keys
+        .iter()
+        .filter_map(|key| app.auth.throttle.wait(key, visit.now))
+        .max();
     if let Some(wait) = wait {
         let seconds = wait.as_secs() + 1;
         let text = format!("Too many tries: wait {seconds} seconds");
         let mut answer = login_form(visit, Some((429, text)), &name)?;
-        answer.0.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        answer
+            .0
+            .headers_mut()
+            .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         return Ok(answer);
     }
     for key in &keys {
@@ -182,7 +204,11 @@ async fn login(visit: &mut Visit) -> Result<Answer, Failure> {
     if !app.auth.check(&name, &password).await.map_err(broken)? {
         metrics().web_logins_rejected.inc();
         tracing::warn!(target: "ci", "a login from {} was rejected", visit.peer);
-        return login_form(visit, Some((400, "Invalid username/password".into())), &name);
+        return login_form(
+            visit,
+            Some((400, "Invalid username/password".into())),
+            &name,
+        );
     }
     metrics().web_logins.inc();
     for key in &keys {
@@ -217,7 +243,8 @@ async fn callback(visit: &mut Visit) -> Result<Answer, Failure> {
     let Some(code) = visit.query.get("code").map(str::to_owned) else {
         return Err(refused("Missing code"));
     };
-    let application = application(visit)?.ok_or_else(|| refused("GitHub auth is not configured!"))?;
+    let application =
+        application(visit)?.ok_or_else(|| refused("GitHub auth is not configured!"))?;
     let app = std::sync::Arc::clone(&visit.app);
     let repos = app.settings.asked_repos();
     let user = app.auth.github.user(&application, &code, &repos).await;
@@ -228,8 +255,15 @@ async fn callback(visit: &mut Visit) -> Result<Answer, Failure> {
 
 pub fn profile(visit: &mut Visit) -> Result<Answer, Failure> {
     let csrf = visit.csrf();
-    let name = visit.user().map(|user| user.name.clone()).unwrap_or_default();
-    let can = if visit.may_build() { "read, rebuild, cancel and approve" } else { "read" };
+    let name = visit
+        .user()
+        .map(|user| user.name.clone())
+        .unwrap_or_default();
+    let can = if visit.may_build() {
+        "read, rebuild, cancel and approve"
+    } else {
+        "read"
+    };
     let body = html! {
         h1 { (name) }
         p { "You may " (can) "." }
@@ -310,7 +344,10 @@ pub fn explain(visit: &mut Visit, id: &str) -> Result<Answer, Failure> {
             "No state repository",
             "It is not configured where the store of this CI can be browsed (state-repo).",
         ),
-        "permission-denied" => ("Permission denied", "You are logged in, but may not do that."),
+        "permission-denied" => (
+            "Permission denied",
+            "You are logged in, but may not do that.",
+        ),
         "logout-needed" => (
             "Log in again",
             "Who may see this depends on a repository that was not asked about when you logged in. Log out, and in again.",

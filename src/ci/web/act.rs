@@ -22,7 +22,10 @@ fn back(visit: &Visit) -> Result<String, Failure> {
 /// Returns a branch on which a job of some target has a log.
 async fn wanted(visit: &Visit, text: &str) -> Result<Option<BranchName>, Failure> {
     let overview = visit.app.keeper.overview().await;
-    let mut jobs = overview.targets.values().flat_map(|entry| &entry.record.jobs);
+    let mut jobs = overview
+        .targets
+        .values()
+        .flat_map(|entry| &entry.record.jobs);
     let known = jobs.any(|job| job.output.logs.branches().contains(&text));
     Ok(known.then(|| BranchName::new(text).ok()).flatten())
 }
@@ -73,7 +76,9 @@ pub async fn target(visit: &Visit, what: &str) -> Result<Answer, Failure> {
     let record = view::target(client, &target).await?;
     let record = record.ok_or_else(|| Failure::not_found("Nothing is known of this target"))?;
     let step = visit.form.text("step");
-    let of = |job: &&Job| step.is_empty() || job.name == step || job.name.starts_with(&format!("{step},"));
+    let of = |job: &&Job| {
+        step.is_empty() || job.name == step || job.name.starts_with(&format!("{step},"))
+    };
     let jobs = record.jobs.iter().filter(of);
     let pending = |job: &&Job| matches!(job.look(), Look::Pending | Look::Running);
     match what {
@@ -100,5 +105,7 @@ pub async fn target(visit: &Visit, what: &str) -> Result<Answer, Failure> {
 /// Returns the branches of the results, each once.
 fn branches<'a>(jobs: impl Iterator<Item = &'a Job>) -> BTreeSet<BranchName> {
     let found = jobs.flat_map(|job| job.output.logs.branches());
-    found.filter_map(|name| BranchName::new(name).ok()).collect()
+    found
+        .filter_map(|name| BranchName::new(name).ok())
+        .collect()
 }

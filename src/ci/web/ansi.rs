@@ -74,6 +74,19 @@ impl Style {
         style
     }
 
+    /// Returns the sequence that sets a terminal to this style.
+    pub fn sequence(self) -> String {
+        let mut codes = vec![0];
+        codes.extend(self.foreground.map(|colour| match colour {
+            0..8 => 30 + colour,
+            bright => 90 + bright - 8,
+        }));
+        codes.extend(self.background.map(|colour| 40 + colour));
+        codes.extend(self.bold.then_some(1));
+        let codes: Vec<String> = codes.iter().map(ToString::to_string).collect();
+        format!("\x1b[{}m", codes.join(";"))
+    }
+
     /// The classes of the style sheet; empty for plain text.
     fn classes(self) -> String {
         let mut classes = Vec::new();
@@ -484,7 +497,15 @@ mod tests {
             assert_eq!(html(&format!("\x1b[{codes}mx")), "x", "{codes}");
         }
         // As a whole, or not at all.
-        for codes in ["31;99", "5;31", "999;31", "38;5;200;31", "38;2;1;2;3", "?31", "31:1"] {
+        for codes in [
+            "31;99",
+            "5;31",
+            "999;31",
+            "38;5;200;31",
+            "38;2;1;2;3",
+            "?31",
+            "31:1",
+        ] {
             assert_eq!(html(&format!("\x1b[{codes}mx")), "x", "{codes}");
         }
         assert_eq!(html("\x1b[31ma\x1bcb"), "<span class='fg-red'>a</span>b");
@@ -493,9 +514,21 @@ mod tests {
     #[test]
     fn a_sequence_swallows_nothing_after_it() {
         for sequence in [
-            "\x1b[K", "\x1b[2J", "\x1b[1;2H", "\x1b[?25l", "\x1b(B", "\x1b[ q", "\x1b[!p", "\x1bM",
-            "\x1b]0;title\x07", "\x1b]8;;http://x\x1b\\", "\x1bPq\x1b\\", "\x1b_x\x1b\\",
-            "\x1b[1@", "\x1b[3O", "\x1b#8",
+            "\x1b[K",
+            "\x1b[2J",
+            "\x1b[1;2H",
+            "\x1b[?25l",
+            "\x1b(B",
+            "\x1b[ q",
+            "\x1b[!p",
+            "\x1bM",
+            "\x1b]0;title\x07",
+            "\x1b]8;;http://x\x1b\\",
+            "\x1bPq\x1b\\",
+            "\x1b_x\x1b\\",
+            "\x1b[1@",
+            "\x1b[3O",
+            "\x1b#8",
         ] {
             assert_eq!(html(&format!("a{sequence}b")), "ab", "{sequence:?}");
         }
@@ -512,19 +545,28 @@ mod tests {
     #[test]
     fn a_line_written_again_is_shown_once() {
         assert_eq!(html("10%\r50%\r100%\ndone\r\nx\r"), "100%\ndone\nx");
-        assert_eq!(html("\x1b[31mred\rplain\x1b[m"), "<span class='fg-red'>plain</span>");
+        assert_eq!(
+            html("\x1b[31mred\rplain\x1b[m"),
+            "<span class='fg-red'>plain</span>"
+        );
     }
 
     #[test]
     fn what_does_not_end_is_given_up() {
         assert_eq!(html("a\x1b[1;2"), "a");
-        assert_eq!(html(&format!("a\x1b[{}", "1;".repeat(15))), format!("a{TOO_LONG}"));
+        assert_eq!(
+            html(&format!("a\x1b[{}", "1;".repeat(15))),
+            format!("a{TOO_LONG}")
+        );
         let long = format!("a\x1b[{}mb", "1;".repeat(200));
         assert!(html(&long).starts_with(&format!("a{TOO_LONG}")));
         // The end of a string was forgotten: the log goes on.
         assert_eq!(html("\x1b]0;ti\nnext"), "\nnext");
         let broken = html_of(&["x".repeat(LONGEST * 2 + 5).as_bytes()]);
-        assert_eq!(broken.lines().map(str::len).collect::<Vec<_>>(), [LONGEST, LONGEST, 5]);
+        assert_eq!(
+            broken.lines().map(str::len).collect::<Vec<_>>(),
+            [LONGEST, LONGEST, 5]
+        );
     }
 
     #[test]

@@ -53,7 +53,10 @@ pub async fn json(visit: &Visit, rest: &[&str]) -> Result<Answer, Failure> {
     match rest {
         [] => {
             let report = |repo: &Repo| {
-                let looks: Vec<Look> = overview.open(repo).map(|(_, entry)| entry.record.look()).collect();
+                let looks: Vec<Look> = overview
+                    .open(repo)
+                    .map(|(_, entry)| entry.record.look())
+                    .collect();
                 let count = |of: &[Look]| looks.iter().filter(|look| of.contains(look)).count();
                 ProjectReport {
                     project: repo.to_string(),
@@ -77,13 +80,23 @@ pub async fn json(visit: &Visit, rest: &[&str]) -> Result<Answer, Failure> {
                 since: view::report::utc(used.since.seconds),
             };
             let report = engine.report();
-            let pool = |pool: &'_ Pool| (pool.running.iter().map(one).collect(), pool.waiting.iter().map(one).collect());
+            let pool = |pool: &'_ Pool| {
+                (
+                    pool.running.iter().map(one).collect(),
+                    pool.waiting.iter().map(one).collect(),
+                )
+            };
             let pools: Vec<PoolReport<'_>> = report
                 .pools
                 .iter()
                 .map(|known| {
                     let (running, waiting) = pool(known);
-                    PoolReport { name: &known.name, capacity: known.capacity, running, waiting }
+                    PoolReport {
+                        name: &known.name,
+                        capacity: known.capacity,
+                        running,
+                        waiting,
+                    }
                 })
                 .collect();
             Ok(answer(&pools))
@@ -100,7 +113,9 @@ pub async fn json(visit: &Visit, rest: &[&str]) -> Result<Answer, Failure> {
             let repo = project(user, repo)?;
             let targets: Vec<_> = overview
                 .open(&repo)
-                .map(|(target, entry)| TargetReport::new(target, &entry.record, entry.about.as_ref()))
+                .map(|(target, entry)| {
+                    TargetReport::new(target, &entry.record, entry.about.as_ref())
+                })
                 .collect();
             Ok(answer(&targets))
         }
@@ -136,7 +151,10 @@ pub async fn badge(visit: &Visit, rest: &[&str]) -> Result<Answer, Failure> {
         .parse()
         .map_err(|error| Failure::not_found(format!("No such badge: {error}")))?;
     let overview = visit.app.keeper.overview().await;
-    let look = overview.targets.get(&target).map(|entry| entry.record.look());
+    let look = overview
+        .targets
+        .get(&target)
+        .map(|entry| entry.record.look());
     // White on each of them has the contrast that WCAG asks for.
     let (word, colour) = match look {
         Some(Look::Success) => ("passing", "#177533"),
@@ -164,7 +182,10 @@ pub async fn badge(visit: &Visit, rest: &[&str]) -> Result<Answer, Failure> {
     let mut answer = whole("image/svg+xml", picture.into_string());
     let headers = answer.0.headers_mut();
     // Those who show it for others are to ask again.
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, max-age=0"));
+    headers.insert(
+        header::CACHE_CONTROL,
+        HeaderValue::from_static("no-cache, max-age=0"),
+    );
     headers.insert(
         header::CONTENT_SECURITY_POLICY,
         HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'"),
@@ -181,7 +202,10 @@ pub fn counts(visit: &Visit) -> Result<Answer, Failure> {
     let digest = |token: &str| {
         use sha2::Digest as _;
         let digest = sha2::Sha256::digest(token.trim());
-        digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+        digest
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<String>()
     };
     let wanted = visit.app.settings.web.metrics_token.as_deref();
     match (wanted, given) {
@@ -207,7 +231,10 @@ pub async fn health(visit: &Visit) -> Result<Answer, Failure> {
         Some(_) => "it does not serve the store",
     };
     let well = store == "ok" && engine != "it does not serve the store";
-    let mut answer = whole("text/plain; charset=utf-8", format!("store: {store}\nengine: {engine}\n"));
+    let mut answer = whole(
+        "text/plain; charset=utf-8",
+        format!("store: {store}\nengine: {engine}\n"),
+    );
     if !well {
         *answer.0.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     }

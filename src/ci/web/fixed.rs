@@ -8,13 +8,37 @@ use sha2::{Digest as _, Sha256};
 use super::visit::{Answer, Failure, Visit, whole};
 
 const FILES: &[(&str, &str, &str)] = &[
-    ("style.css", "text/css; charset=utf-8", include_str!("static/style.css")),
-    ("script.js", "text/javascript; charset=utf-8", include_str!("static/script.js")),
+    (
+        "style.css",
+        "text/css; charset=utf-8",
+        include_str!("static/style.css"),
+    ),
+    (
+        "script.js",
+        "text/javascript; charset=utf-8",
+        include_str!("static/script.js"),
+    ),
     ("icon.svg", SVG, include_str!("static/icon.svg")),
-    ("icon-success.svg", SVG, include_str!("static/icon-success.svg")),
-    ("icon-failure.svg", SVG, include_str!("static/icon-failure.svg")),
-    ("icon-pending.svg", SVG, include_str!("static/icon-pending.svg")),
-    ("icon-running.svg", SVG, include_str!("static/icon-running.svg")),
+    (
+        "icon-success.svg",
+        SVG,
+        include_str!("static/icon-success.svg"),
+    ),
+    (
+        "icon-failure.svg",
+        SVG,
+        include_str!("static/icon-failure.svg"),
+    ),
+    (
+        "icon-pending.svg",
+        SVG,
+        include_str!("static/icon-pending.svg"),
+    ),
+    (
+        "icon-running.svg",
+        SVG,
+        include_str!("static/icon-running.svg"),
+    ),
     ("icon-none.svg", SVG, include_str!("static/icon-none.svg")),
 ];
 
@@ -28,7 +52,10 @@ pub fn version() -> &'static str {
             hash.update(text);
         }
         let digest = hash.finalize();
-        digest[..6].iter().map(|byte| format!("{byte:02x}")).collect()
+        digest[..6]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
     });
     &VERSION
 }

@@ -86,7 +86,11 @@ fn dashboard(overview: &Overview, repo: &Repo, branches: &[String]) -> Markup {
     let count = |of: &[Look]| open.iter().filter(|look| of.contains(look)).count();
     let counts = [
         (Look::Failure, count(&[Look::Failure]), "failing"),
-        (Look::Pending, count(&[Look::Pending, Look::Running]), "pending"),
+        (
+            Look::Pending,
+            count(&[Look::Pending, Look::Running]),
+            "pending",
+        ),
         (Look::Success, count(&[Look::Success]), "passing"),
     ];
     html! {
@@ -122,7 +126,9 @@ fn dashboard(overview: &Overview, repo: &Repo, branches: &[String]) -> Markup {
 fn is_of(kind: &str, place: &Place) -> bool {
     match place {
         Place::Pr(_) => kind == "pr",
-        Place::Ref(name) => (kind == "tag") == name.as_bytes().starts_with(b"tags/") && kind != "pr",
+        Place::Ref(name) => {
+            (kind == "tag") == name.as_bytes().starts_with(b"tags/") && kind != "pr"
+        }
     }
 }
 
@@ -142,7 +148,10 @@ fn is_wanted(words: &[String], text: &str) -> bool {
 
 /// What is looked for in a target.
 fn item_text(target: &Target, entry: &view::Entry) -> String {
-    let title = entry.about.as_ref().and_then(|about| about.title.as_deref());
+    let title = entry
+        .about
+        .as_ref()
+        .and_then(|about| about.title.as_deref());
     let summary = entry.record.summary();
     let look = entry.record.look().word();
     format!("{} {} {look} {summary}", target, title.unwrap_or_default())
@@ -151,8 +160,17 @@ fn item_text(target: &Target, entry: &view::Entry) -> String {
 pub async fn list(visit: &mut Visit, kind: &str, of: Option<&Repo>) -> Result<Answer, Failure> {
     let overview = visit.app.keeper.overview().await;
     let asked = visit.query.text("q").to_owned();
-    let first: usize = visit.query.text("page").parse().unwrap_or(1).clamp(1, 100_000);
-    let words: Vec<String> = asked.to_lowercase().split_whitespace().map(str::to_owned).collect();
+    let first: usize = visit
+        .query
+        .text("page")
+        .parse()
+        .unwrap_or(1)
+        .clamp(1, 100_000);
+    let words: Vec<String> = asked
+        .to_lowercase()
+        .split_whitespace()
+        .map(str::to_owned)
+        .collect();
     let mut found: Vec<(&Target, &view::Entry)> = overview
         .targets
         .iter()
@@ -170,7 +188,11 @@ pub async fn list(visit: &mut Visit, kind: &str, of: Option<&Repo>) -> Result<An
     });
     let total = found.len();
     let pages = total.div_ceil(ROWS).max(1);
-    let shown: Vec<_> = found.into_iter().skip((first - 1) * ROWS).take(ROWS).collect();
+    let shown: Vec<_> = found
+        .into_iter()
+        .skip((first - 1) * ROWS)
+        .take(ROWS)
+        .collect();
     let repos: BTreeSet<&Repo> = shown.iter().map(|(target, _)| &target.repo).collect();
     let heading = title(kind);
     let path = format!("/{kind}");
@@ -211,9 +233,7 @@ pub async fn list(visit: &mut Visit, kind: &str, of: Option<&Repo>) -> Result<An
 }
 
 /// The rows of some targets.
-fn rows<'a>(
-    targets: impl Iterator<Item = (&'a Target, &'a view::Entry)>,
-) -> Markup {
+fn rows<'a>(targets: impl Iterator<Item = (&'a Target, &'a view::Entry)>) -> Markup {
     html! {
         ul.rows.targets {
             @for (target, entry) in targets {
@@ -299,7 +319,11 @@ pub async fn project(visit: &mut Visit, user: &str, repo: &str) -> Result<Answer
 pub fn queue(visit: &mut Visit) -> Result<Answer, Failure> {
     let version = visit.app.keeper.changes().borrow().version;
     let pools = pools(visit);
-    let trouble = visit.app.engine.as_ref().and_then(|engine| engine.report().trouble);
+    let trouble = visit
+        .app
+        .engine
+        .as_ref()
+        .and_then(|engine| engine.report().trouble);
     let body = html! {
         h1 { "Queue" }
         @if let Some(trouble) = trouble { p.note.bad role="alert" { (trouble) } }

@@ -29,7 +29,10 @@ pub fn layers(jobs: &[Job]) -> Vec<usize> {
     for _ in 0..jobs.len() {
         let mut changed = false;
         for (number, job) in jobs.iter().enumerate() {
-            let needed = job.needs.iter().filter_map(|name| numbers.get(name.as_str()));
+            let needed = job
+                .needs
+                .iter()
+                .filter_map(|name| numbers.get(name.as_str()));
             let layer = needed.map(|needed| layers[*needed] + 1).max().unwrap_or(0);
             if layer > layers[number] && layer < jobs.len() {
                 layers[number] = layer;
@@ -72,7 +75,10 @@ pub fn graph(jobs: &[Job]) -> Option<Markup> {
     let mut x = EDGE;
     let mut height = 0;
     for column in &columns {
-        let letters = column.iter().map(|job| label(&job.name).chars().count()).max();
+        let letters = column
+            .iter()
+            .map(|job| label(&job.name).chars().count())
+            .max();
         let width = letters.unwrap_or(0) * 8 + 24;
         for (row, job) in column.iter().enumerate() {
             let y = EDGE + row * (HEIGHT + GAP);
@@ -84,7 +90,12 @@ pub fn graph(jobs: &[Job]) -> Option<Markup> {
     let width = x - BETWEEN + EDGE;
     let mut lines = Vec::new();
     for node in nodes.values() {
-        for from in node.job.needs.iter().filter_map(|name| nodes.get(name.as_str())) {
+        for from in node
+            .job
+            .needs
+            .iter()
+            .filter_map(|name| nodes.get(name.as_str()))
+        {
             let (x1, y1) = (from.x + from.width, from.y + HEIGHT / 2);
             let (x2, y2) = (node.x, node.y + HEIGHT / 2);
             let middle = (x1 + x2) / 2;

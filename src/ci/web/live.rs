@@ -83,7 +83,10 @@ impl Tails {
     /// Returns how many logs are followed.
     pub fn len(&self) -> usize {
         let tails = self.tails.lock().unwrap_or_else(PoisonError::into_inner);
-        tails.values().filter(|tail| tail.strong_count() > 0).count()
+        tails
+            .values()
+            .filter(|tail| tail.strong_count() > 0)
+            .count()
     }
 
     pub fn is_empty(&self) -> bool {

@@ -124,17 +124,24 @@ pub async fn saved(visit: &mut Visit, branch: &str, commit: &str) -> Result<Answ
             None | Some("") => app.windows.head(&log).await?,
             Some("end") => {
                 let last = app.windows.lines(&log).await?;
-                app.windows.from(&log, last.saturating_sub(LINES / 2).max(1)).await?
+                app.windows
+                    .from(&log, last.saturating_sub(LINES / 2).max(1))
+                    .await?
             }
             Some(line) => {
-                let line = line.parse().map_err(|_| Failure::bad("A line is a number, or \"end\""))?;
+                let line = line
+                    .parse()
+                    .map_err(|_| Failure::bad("A line is a number, or \"end\""))?;
                 app.windows.from(&log, window_of(line)).await?
             }
         };
     }
     let path = format!("/log/saved/{}/{commit}", segment(&branch.to_string()));
     let raw = format!("/log/raw/{}/{commit}", segment(&branch.to_string()));
-    let title = log.build.as_ref().map_or_else(|| branch.to_string(), |build| build.title.clone());
+    let title = log
+        .build
+        .as_ref()
+        .map_or_else(|| branch.to_string(), |build| build.title.clone());
     let csrf = visit.may_build().then(|| visit.csrf());
     let rebuild = format!("/log/rebuild/{}", segment(&branch.to_string()));
     let state = app.settings.web.state_repo.as_deref();
@@ -166,7 +173,10 @@ pub async fn saved(visit: &mut Visit, branch: &str, commit: &str) -> Result<Answ
             }
         }
     };
-    let about = Page { title: &title, ..Page::default() };
+    let about = Page {
+        title: &title,
+        ..Page::default()
+    };
     let mut answer = page(visit, &about, body);
     if csrf.is_none() && log.ended {
         let kept = HeaderValue::from_static("private, max-age=60");
@@ -244,8 +254,14 @@ pub async fn raw(visit: &Visit, branch: &str, commit: &str) -> Result<Answer, Fa
     if visit.query.get("download").is_some() {
         let cell = log.build.as_ref().map_or("log", |build| &build.cell);
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        let name: String = cell.chars().map(|c| if plain(c) { c } else { '_' }).collect();
-        let text = format!("attachment; filename=\"{name}-{}.log\"", short(&commit.to_hex()));
+        let name: String = cell
+            .chars()
+            .map(|c| if plain(c) { c } else { '_' })
+            .collect();
+        let text = format!(
+            "attachment; filename=\"{name}-{}.log\"",
+            short(&commit.to_hex())
+        );
         if let Ok(text) = HeaderValue::from_str(&text) {
             headers.insert(header::CONTENT_DISPOSITION, text);
         }
@@ -282,7 +298,10 @@ pub async fn live(visit: &mut Visit, branch: &str) -> Result<Answer, Failure> {
         Some(head) => view::log(&*app.client, &head).await?,
         None => Log::default(),
     };
-    let title = log.build.as_ref().map_or_else(|| branch.to_string(), |build| build.title.clone());
+    let title = log
+        .build
+        .as_ref()
+        .map_or_else(|| branch.to_string(), |build| build.title.clone());
     let path = segment(&branch.to_string());
     let csrf = visit.may_build().then(|| visit.csrf());
     let back = log
@@ -290,7 +309,11 @@ pub async fn live(visit: &mut Visit, branch: &str) -> Result<Answer, Failure> {
         .as_ref()
         .and_then(|build| build.target.parse::<crate::ci::Target>().ok())
         .map_or_else(|| "/".to_owned(), |target| pieces::target_path(&target));
-    let about = Page { title: &title, streams: true, ..Page::default() };
+    let about = Page {
+        title: &title,
+        streams: true,
+        ..Page::default()
+    };
     let before = html! {
         (head(visit, &about))
         (PreEscaped("<main id=\"main\" tabindex=\"-1\">"))
@@ -340,14 +363,19 @@ pub async fn live(visit: &mut Visit, branch: &str) -> Result<Answer, Failure> {
 fn rows(batch: &Batch) -> String {
     let mut text = String::new();
     if batch.skipped > 0 {
-        let _ = writeln!(text, "<span class='gap'>{} earlier lines are not shown here</span>", batch.skipped);
+        let _ = writeln!(
+            text,
+            "<span class='gap'>{} earlier lines are not shown here</span>",
+            batch.skipped
+        );
     }
     for (index, html) in batch.lines.iter().enumerate() {
         text += &line(batch.first + index as u64, html).into_string();
     }
     let number = batch.first + batch.lines.len() as u64;
     if let Some(begun) = &batch.begun {
-        text += &html! { span.l.begun { a { (number) } span { (PreEscaped(&**begun)) } "\n" } }.into_string();
+        text += &html! { span.l.begun { a { (number) } span { (PreEscaped(&**begun)) } "\n" } }
+            .into_string();
     }
     text
 }
@@ -381,7 +409,10 @@ pub async fn events(visit: &Visit, branch: &str) -> Result<Answer, Failure> {
     let events = stream::unfold(Some((reader, path)), |state| async move {
         let (mut reader, path): (Reader, String) = state?;
         match tokio::time::timeout(QUIET, reader.next()).await {
-            Err(_) => Some((Bytes::from_static(b": still here\n\n"), Some((reader, path)))),
+            Err(_) => Some((
+                Bytes::from_static(b": still here\n\n"),
+                Some((reader, path)),
+            )),
             Ok(None) => None,
             Ok(Some(batch)) => {
                 let ended = batch.end.is_some();
@@ -408,7 +439,11 @@ fn event(batch: &Batch, path: &str) -> String {
     }
     match &batch.end {
         Some(End::Saved { commit, failure }) => {
-            let state = if failure.is_some() { "failure" } else { "success" };
+            let state = if failure.is_some() {
+                "failure"
+            } else {
+                "success"
+            };
             let data = serde_json::json!({
                 "state": state,
                 "text": failure.as_deref().unwrap_or("Success"),

@@ -180,7 +180,9 @@ async fn answer(
     let counts = metrics();
     let method = request.method().clone();
     counts.web_requests.inc();
-    let peer = peer.map(|extension| extension.0.0.to_string()).unwrap_or_default();
+    let peer = peer
+        .map(|extension| extension.0.0.to_string())
+        .unwrap_or_default();
     let (mut visit, body) = Visit::new(app, peer, request);
     let answer = match visit.read_form(body).await {
         Ok(()) => dispatch(&mut visit, &method).await,
@@ -231,9 +233,7 @@ async fn dispatch(visit: &mut Visit, method: &Method) -> Result<Answer, Failure>
         (_, ["act", what]) => act::target(visit, what).await,
         (_, ["badge", rest @ ..]) => api::badge(visit, rest).await,
         (_, ["api", "v1", rest @ ..]) => api::json(visit, rest).await,
-        (_, ["history", user, repo, rest @ ..]) => {
-            target::history(visit, user, repo, rest).await
-        }
+        (_, ["history", user, repo, rest @ ..]) => target::history(visit, user, repo, rest).await,
         (_, [user, repo]) => front::project(visit, user, repo).await,
         (_, [user, repo, "commit", sha]) => target::commit(visit, user, repo, sha).await,
         (_, [user, repo, rest @ ..]) => target::show(visit, user, repo, rest).await,
@@ -260,7 +260,10 @@ fn allowed(path: &[&str]) -> Result<(Role, &'static [&'static str]), Failure> {
         ["log", "live", _] | ["log", "live", _, "events"] => (Role::Reader, GET),
         ["log", "saved" | "raw", _, _] => (Role::Reader, GET),
         ["badge" | "history", _, _, _, ..] | ["api", "v1", ..] => (Role::Reader, GET),
-        ["auth" | "user" | "settings" | "log" | "api" | "error" | "static", ..] => {
+        [
+            "auth" | "user" | "settings" | "log" | "api" | "error" | "static",
+            ..,
+        ] => {
             return Err(Failure::not_found("Not found"));
         }
         [_, _] | [_, _, "pr", _] | [_, _, "ref", _, _, ..] | [_, _, "commit", _] => {

@@ -120,7 +120,13 @@ pub fn size(bytes: u64) -> String {
 }
 
 /// A button that does something, and what it brings along.
-pub fn button(action: &str, csrf: &str, fields: &[(&str, &str)], label: &str, about: &str) -> Markup {
+pub fn button(
+    action: &str,
+    csrf: &str,
+    fields: &[(&str, &str)],
+    label: &str,
+    about: &str,
+) -> Markup {
     html! {
         form.inline method="post" action=(action) {
             input type="hidden" name="CSRFToken" value=(csrf);
@@ -219,7 +225,10 @@ pub fn message(visit: &mut Visit, status: StatusCode, text: &str) -> Answer {
         p { a href="/" { "To the front page" } }
     };
     let title = format!("{} {title}", status.as_u16());
-    let page = Page { title: &title, ..Page::default() };
+    let page = Page {
+        title: &title,
+        ..Page::default()
+    };
     self::page(visit, &page, body)
 }
 

@@ -69,7 +69,9 @@ impl App {
         if let Some(at) = at {
             let commit = read_id(at)?;
             if !view::is_of(&*self.client, target, &commit).await? {
-                return Err(Failure::not_found("No such moment in the history of this target"));
+                return Err(Failure::not_found(
+                    "No such moment in the history of this target",
+                ));
             }
             return Ok((view::record(&*self.client, &commit).await?, about));
         }
@@ -90,7 +92,10 @@ async fn rows<'a>(app: &App, record: &'a Record) -> Vec<Row<'a>> {
     for (job, layer) in record.jobs.iter().zip(order) {
         let mut logs = Vec::new();
         for log in view::logs(&job.output.logs) {
-            let commit = log.commit.as_deref().and_then(|id| ObjectId::from_hex(id.as_bytes()));
+            let commit = log
+                .commit
+                .as_deref()
+                .and_then(|id| ObjectId::from_hex(id.as_bytes()));
             let build = match commit {
                 // One that is gone has no more to say.
                 Some(commit) => app.build(&commit).await.ok(),
@@ -142,7 +147,12 @@ pub async fn page_of(visit: &mut Visit, target: &Target) -> Result<Answer, Failu
     Ok(page(visit, &about, body))
 }
 
-pub async fn show(visit: &mut Visit, user: &str, repo: &str, rest: &[&str]) -> Result<Answer, Failure> {
+pub async fn show(
+    visit: &mut Visit,
+    user: &str,
+    repo: &str,
+    rest: &[&str],
+) -> Result<Answer, Failure> {
     let target = read(user, repo, rest)?;
     page_of(visit, &target).await
 }
@@ -191,7 +201,12 @@ fn facts(
             format!("https://github.com/{repo}/tree/{}", steps.join("/"))
         }
     };
-    let state = app.settings.web.state_repo.as_deref().map(|url| url.trim_end_matches('/'));
+    let state = app
+        .settings
+        .web
+        .state_repo
+        .as_deref()
+        .map(|url| url.trim_end_matches('/'));
     let branch = layout::status_branch(target).map(|branch| branch.to_string());
     html! {
         dl.facts {
@@ -282,14 +297,21 @@ fn moments_of<'a>(target: &Target, moments: impl Iterator<Item = &'a Moment>) ->
     }
 }
 
-pub async fn history(visit: &mut Visit, user: &str, repo: &str, rest: &[&str]) -> Result<Answer, Failure> {
+pub async fn history(
+    visit: &mut Visit,
+    user: &str,
+    repo: &str,
+    rest: &[&str],
+) -> Result<Answer, Failure> {
     let target = read(user, repo, rest)?;
     let app = std::sync::Arc::clone(&visit.app);
     let from = match visit.query.get("from") {
         Some(from) => {
             let from = read_id(from)?;
             if !view::is_of(&*app.client, &target, &from).await? {
-                return Err(Failure::not_found("No such moment in the history of this target"));
+                return Err(Failure::not_found(
+                    "No such moment in the history of this target",
+                ));
             }
             Some(from)
         }
@@ -299,7 +321,9 @@ pub async fn history(visit: &mut Visit, user: &str, repo: &str, rest: &[&str]) -
     if moments.is_empty() {
         return Err(Failure::not_found("Nothing is known of this target"));
     }
-    let rest = (moments.len() as u64 > MOMENTS).then(|| moments.pop()).flatten();
+    let rest = (moments.len() as u64 > MOMENTS)
+        .then(|| moments.pop())
+        .flatten();
     let path = target_path(&target);
     let title = format!("History of {target}");
     let body = html! {
@@ -312,12 +336,20 @@ pub async fn history(visit: &mut Visit, user: &str, repo: &str, rest: &[&str]) -
             }
         }
     };
-    let about = Page { title: &title, ..Page::default() };
+    let about = Page {
+        title: &title,
+        ..Page::default()
+    };
     Ok(page(visit, &about, body))
 }
 
 /// The builds of a source commit.
-pub async fn commit(visit: &mut Visit, user: &str, repo: &str, sha: &str) -> Result<Answer, Failure> {
+pub async fn commit(
+    visit: &mut Visit,
+    user: &str,
+    repo: &str,
+    sha: &str,
+) -> Result<Answer, Failure> {
     let repo = Repo::new(user, repo).ok_or_else(|| Failure::not_found("No such project"))?;
     if sha.is_empty() || sha.len() > 64 || !sha.bytes().all(|b| b.is_ascii_alphanumeric()) {
         return Err(Failure::not_found("No such commit"));
@@ -379,6 +411,9 @@ pub async fn commit(visit: &mut Visit, user: &str, repo: &str, sha: &str) -> Res
             }
         }
     };
-    let about = Page { title: &title, ..Page::default() };
+    let about = Page {
+        title: &title,
+        ..Page::default()
+    };
     Ok(page(visit, &about, body))
 }

@@ -138,8 +138,8 @@ impl Visit {
             .map(decode)
             .collect();
         let now = Instant::now();
-        let session = cookie(&parts.headers, &app.auth.cookie)
-            .and_then(|id| app.auth.sessions.get(&id, now));
+        let session =
+            cookie(&parts.headers, &app.auth.cookie).and_then(|id| app.auth.sessions.get(&id, now));
         let visit = Self {
             segments,
             query: Fields::parse(parts.uri.query().unwrap_or_default().as_bytes()),
@@ -164,13 +164,19 @@ impl Visit {
         if self.method != Method::POST {
             return Ok(());
         }
-        let kind = self.header(header::CONTENT_TYPE).unwrap_or_default().to_owned();
+        let kind = self
+            .header(header::CONTENT_TYPE)
+            .unwrap_or_default()
+            .to_owned();
         let bytes = to_bytes(body, FORM)
             .await
             .map_err(|_| Failure::new(413, "That form is too long"))?;
         let known = kind.starts_with("application/x-www-form-urlencoded");
         if !known && !(bytes.is_empty() && kind.is_empty()) {
-            return Err(Failure::new(415, "A form is application/x-www-form-urlencoded"));
+            return Err(Failure::new(
+                415,
+                "A form is application/x-www-form-urlencoded",
+            ));
         }
         self.form = Fields::parse(&bytes);
         Ok(())
@@ -301,7 +307,9 @@ impl Visit {
         let https = self.app.settings.is_https();
         let headers = response.headers_mut();
         let mut say = |name: header::HeaderName, value: &'static str| {
-            headers.entry(name).or_insert(HeaderValue::from_static(value));
+            headers
+                .entry(name)
+                .or_insert(HeaderValue::from_static(value));
         };
         say(
             header::CONTENT_SECURITY_POLICY,
@@ -321,7 +329,10 @@ impl Visit {
         if let Some(session) = self.session.as_ref().filter(|_| self.renewed) {
             let secure = if https { "; Secure" } else { "" };
             let name = &self.app.auth.cookie;
-            let cookie = format!("{name}={}; Path=/; HttpOnly; SameSite=Lax{secure}", session.id);
+            let cookie = format!(
+                "{name}={}; Path=/; HttpOnly; SameSite=Lax{secure}",
+                session.id
+            );
             if let Ok(cookie) = HeaderValue::from_str(&cookie) {
                 headers.append(header::SET_COOKIE, cookie);
             }
@@ -365,7 +376,9 @@ pub fn is_local(path: &str) -> bool {
     path.starts_with('/')
         && !path.starts_with("//")
         && path.len() <= 4096
-        && path.bytes().all(|b| (0x21..0x7f).contains(&b) && b != b'\\')
+        && path
+            .bytes()
+            .all(|b| (0x21..0x7f).contains(&b) && b != b'\\')
 }
 
 /// An answer of some kind.
@@ -421,7 +434,15 @@ mod tests {
             assert!(is_local(good), "{good}");
         }
         for bad in [
-            "", "a", "//x", "/\\x", "https://x/", "javascript:x", "/a b", "/a\n", "/\u{e4}",
+            "",
+            "a",
+            "//x",
+            "/\\x",
+            "https://x/",
+            "javascript:x",
+            "/a b",
+            "/a\n",
+            "/\u{e4}",
         ] {
             assert!(!is_local(bad), "{bad:?}");
         }

@@ -123,11 +123,13 @@ impl Windows {
     fn cell(&self, parts: Vec<ObjectId>, size: u64) -> Arc<OnceCell<Arc<Counted>>> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let known = kept.iter().position(|kept| kept.parts == parts);
-        let entry = known.and_then(|at| kept.remove(at)).unwrap_or_else(|| Kept {
-            parts,
-            size,
-            cell: Arc::default(),
-        });
+        let entry = known
+            .and_then(|at| kept.remove(at))
+            .unwrap_or_else(|| Kept {
+                parts,
+                size,
+                cell: Arc::default(),
+            });
         let cell = Arc::clone(&entry.cell);
         kept.push_back(entry);
         let bytes = |kept: &VecDeque<Kept>| kept.iter().map(|kept| kept.size).sum::<u64>();
@@ -394,8 +396,8 @@ mod tests {
         for line in [1, 2, 1999, 2000, 2001, 12_345, 19_999, 20_000] {
             let window = log.window(line).expect("memory");
             assert_eq!(window.first, line);
-            let colour = ["red", "green", "yellow", "blue", "magenta", "cyan", "white"]
-                [line as usize % 7];
+            let colour =
+                ["red", "green", "yellow", "blue", "magenta", "cyan", "white"][line as usize % 7];
             assert_eq!(
                 window.lines[0],
                 format!("<span class='fg-{colour}'>line {line} again</span>")

@@ -1,8 +1,16 @@
 //! `dk ci`: test every branch and pull request, and keep the results.
 
-use crate::commands::Session;
+use crate::commands::{Global, Session};
+use crate::ui::Ui;
 
 mod approve;
+mod check;
+mod graph;
+mod history;
+mod log;
+mod status;
+mod supervise;
+mod user;
 
 /// Run the steps of branches and pull requests, and keep their results
 ///
@@ -16,11 +24,44 @@ pub struct Args {
 
 #[derive(clap::Subcommand, Debug)]
 enum Command {
+    Check(check::Args),
+    Status(status::Args),
+    History(history::Args),
+    Graph(graph::Args),
+    Log(log::Args),
     Approve(approve::Args),
+    User(user::Args),
+    #[command(hide = true)]
+    Supervise(supervise::Args),
+}
+
+impl Args {
+    /// Tells whether it needs no store, or finds its own.
+    pub fn is_alone(&self) -> bool {
+        matches!(
+            self.command,
+            Command::Check(_) | Command::Supervise(_) | Command::User(_)
+        )
+    }
+}
+
+/// Runs a command that needs no store.
+pub(super) async fn alone(ui: &Ui, _global: &Global, args: Args) -> anyhow::Result<()> {
+    match args.command {
+        Command::Check(args) => check::run(ui, &args),
+        Command::Supervise(args) => supervise::run(args).await,
+        Command::User(args) => user::run(ui, args).await,
+        _ => Ok(()),
+    }
 }
 
 pub(super) async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
     match args.command {
         Command::Approve(args) => approve::run(session, args).await,
+        Command::Status(args) => status::run(session, args).await,
+        Command::History(args) => history::run(session, args).await,
+        Command::Graph(args) => graph::run(session, args).await,
+        Command::Log(args) => log::run(session, args).await,
+        Command::Check(_) | Command::Supervise(_) | Command::User(_) => Ok(()),
     }
 }

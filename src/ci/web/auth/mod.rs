@@ -39,7 +39,9 @@ impl Auth {
     pub fn new(settings: &Settings) -> Self {
         let folder: &Path = &settings.secrets.join(FOLDER);
         let passwords = Passwords::within(folder);
-        let known = passwords.names().is_ok_and(|names| names.iter().any(|name| name == "admin"));
+        let known = passwords
+            .names()
+            .is_ok_and(|names| names.iter().any(|name| name == "admin"));
         // What a cookie's name may not hold is written as in a URL.
         let name = percent_encoding::utf8_percent_encode(
             &settings.web.name,
@@ -64,13 +66,19 @@ impl Auth {
 
     /// Returns the token that opens the set-up, while it does.
     pub fn introduction(&self) -> Option<String> {
-        let token = self.introduction.lock().unwrap_or_else(PoisonError::into_inner);
+        let token = self
+            .introduction
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         token.clone()
     }
 
     /// Takes the token, if it is the right one: it opens once.
     pub fn introduce(&self, given: &str) -> bool {
-        let mut token = self.introduction.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut token = self
+            .introduction
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let right = token.as_ref().is_some_and(|token| same(token, given));
         if right {
             *token = None;

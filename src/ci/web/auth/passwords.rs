@@ -189,10 +189,16 @@ mod tests {
             assert_eq!(told, right, "{name}");
         }
         let file = folder.path().join("web/passwords");
-        let mode = std::fs::metadata(&file).expect("there").permissions().mode();
+        let mode = std::fs::metadata(&file)
+            .expect("there")
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600);
         let text = std::fs::read_to_string(file).expect("text");
-        assert!(text.starts_with("admin:$argon2id$v=19$m=19456,t=2,p=1$"), "{text}");
+        assert!(
+            text.starts_with("admin:$argon2id$v=19$m=19456,t=2,p=1$"),
+            "{text}"
+        );
         users.set("bob", "another one").expect("set");
         users.set("admin", "replaced it").expect("set");
         assert!(users.check("admin", "replaced it").expect("readable"));
