@@ -7,6 +7,7 @@ mod aftermath;
 mod auto_push;
 mod bridge_github;
 mod bridge_webhooks;
+mod ci_web;
 mod cli_branch;
 mod cli_bridge_local;
 mod cli_completions;
