@@ -162,9 +162,9 @@ pub async fn badge(visit: &Visit, rest: &[&str]) -> Result<Answer, Failure> {
         Some(Look::Running | Look::Pending) => ("pending", "#855800"),
         None => ("unknown", "#59636e"),
     };
-    let label = match visit.query.text("label") {
-        "" => "build",
-        label => label.get(..40).unwrap_or("build"),
+    let label: &str = &match visit.query.text("label") {
+        "" => "build".to_owned(),
+        label => label.chars().take(40).collect(),
     };
     let wide = |text: &str| text.chars().count() * 7 + 12;
     let (left, right) = (wide(label), wide(word));

@@ -59,7 +59,7 @@ pub async fn home(visit: &mut Visit) -> Result<Answer, Failure> {
             h2 { "Nothing is tested yet" }
             p { "As soon as the bridge tells of a branch or a pull request, it is shown here." }
         }
-        @if let Some(pools) = pools { section aria-labelledby="pools" { h2 id="pools" { "Pools" } (pools) } }
+        @if let Some(pools) = pools { (pools) }
     };
     let about = Page {
         title: &name,
@@ -373,7 +373,7 @@ fn pools(visit: &mut Visit) -> Option<Markup> {
         @for pool in &report.pools {
             section aria-label=(name(pool)) {
                 div.head {
-                    h3 { (name(pool)) }
+                    h2 { (name(pool)) }
                     span.faint.small { (pool.running.len()) " of " (pool.capacity) " in use, " (pool.waiting.len()) " waiting" }
                 }
                 @if !pool.running.is_empty() || !pool.waiting.is_empty() {

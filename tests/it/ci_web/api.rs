@@ -17,10 +17,10 @@ async fn json_mirrors_what_there_is() {
         assert_eq!(answer.header("content-type"), "application/json");
         crate::sandbox::ids(&answer.text)
     };
-    assert_snapshot!(get("/api/v1").await, @"");
-    assert_snapshot!(get("/api/v1/me/app/ref/heads/feature/x").await, @"");
-    assert_snapshot!(get("/api/v1/me/app/pr/7").await, @"");
-    assert_snapshot!(get("/api/v1/history/me/app/ref/heads/master").await, @"");
+    assert_snapshot!(get("/api/v1").await, @r#"[{"project":"me/app","targets":4,"success":2,"failure":1,"pending":1}]"#);
+    assert_snapshot!(get("/api/v1/me/app/ref/heads/feature/x").await, @r#"{"target":"me/app/heads/feature/x","state":"failure","text":"exited with status 2 (build); build failed (test,os=linux)","source":"ID1","commit":"ID2","open":true,"head":"ID1","jobs":[{"name":"build","state":"failure","text":"exited with status 2","needs":[],"logs":[{"branch":"dk-step-build-of-ID3","commit":"ID4"}]},{"name":"test,os=linux","state":"failure","text":"build failed","needs":["build"],"logs":[]}]}"#);
+    assert_snapshot!(get("/api/v1/me/app/pr/7").await, @r#"{"target":"me/app/pr/7","state":"running","text":"Building (build); Waiting for build (test,os=linux)","source":"ID1","commit":"ID2","open":true,"head":"ID1","title":"Make it <b>faster</b>","jobs":[{"name":"build","state":"running","text":"Building","needs":[],"logs":[{"branch":"dk-step-build-of-ID3"}]},{"name":"test,os=linux","state":"pending","text":"Waiting for build","needs":["build"],"logs":[]}]}"#);
+    assert_snapshot!(get("/api/v1/history/me/app/ref/heads/master").await, @r#"[{"commit":"ID1","time":"2023-11-14T22:13:20Z","message":"3 updates (build -> Success, ...)"},{"commit":"ID2","time":"2023-11-14T22:13:20Z","message":"build -> queued"}]"#);
     let all: serde_json::Value =
         serde_json::from_str(&site.get("/api/v1/me/app").await.text).unwrap();
     assert_eq!(all.as_array().unwrap().len(), 4);

@@ -70,22 +70,48 @@ fn sandbox() -> (Sandbox, String) {
 #[test]
 fn states_and_history_are_told() {
     let (sandbox, _) = sandbox();
-    assert_snapshot!(sandbox.dk(["ci", "status"]), @"");
-    assert_snapshot!(sandbox.dk(["ci", "status", "--state", "pending", "--all"]), @"");
-    assert_snapshot!(sandbox.dk(["ci", "status", "-a", "--state", "success"]), @"");
-    assert_snapshot!(sandbox.dk(["ci", "status", "me/app/heads/master"]), @"");
-    assert_snapshot!(ids(&sandbox.dk(["ci", "status", "me/app/heads/master", "--json"])), @"");
-    assert_snapshot!(sandbox.dk(["ci", "status", "me/app/heads/none"]), @"");
-    assert_snapshot!(sandbox.dk(["ci", "status", "nonsense"]).lines().next().unwrap(), @"");
-    assert_snapshot!(ids(&sandbox.dk(["ci", "history", "me/app/heads/master"])), @"");
-    assert_snapshot!(ids(&sandbox.dk(["ci", "history", "-n1", "--json", "me/app/heads/master"])), @"");
-    assert_snapshot!(sandbox.dk(["ci", "history", "me/app/pr/9"]), @"");
+    assert_snapshot!(sandbox.dk(["ci", "status"]), @r#"
+    me/app/heads/master	failure	exited with status 1 (test,os=x)
+    me/app/heads/x	running	Building
+    "#);
+    assert_snapshot!(sandbox.dk(["ci", "status", "--state", "pending", "--all"]), @"me/app/heads/x	running	Building");
+    assert_snapshot!(sandbox.dk(["ci", "status", "-a", "--state", "success"]), @"me/app/heads/gone	success	fine");
+    assert_snapshot!(sandbox.dk(["ci", "status", "me/app/heads/master"]), @r#"
+    build	success	fine
+    test,os=x	failure	exited with status 1
+    "#);
+    assert_snapshot!(ids(&sandbox.dk(["ci", "status", "me/app/heads/master", "--json"])), @r#"{"target":"me/app/heads/master","state":"failure","text":"exited with status 1 (test,os=x)","source":"ID1","commit":"ID2","open":true,"head":"ID1","jobs":[{"name":"build","state":"success","text":"fine","needs":[],"logs":[]},{"name":"test,os=x","state":"failure","text":"exited with status 1","needs":["build"],"logs":[{"branch":"dk-step-test-of-1","commit":"ID3"}]}]}"#);
+    assert_snapshot!(sandbox.dk(["ci", "status", "me/app/heads/none"]), @r#"
+    ! dk: a build of me/app/heads/none does not exist
+    exit status 4
+    "#);
+    assert_snapshot!(sandbox.dk(["ci", "status", "nonsense"]).lines().next().unwrap(), @r#"! dk: invalid value 'nonsense' for '[TARGET]': missing user/ at start of "nonsense""#);
+    assert_snapshot!(ids(&sandbox.dk(["ci", "history", "me/app/heads/master"])), @r#"
+    ID1	2023-11-14T22:13:20Z	test -> exited with status 1
+    ID2	2023-11-14T22:13:20Z	build -> fine
+    "#);
+    assert_snapshot!(ids(&sandbox.dk(["ci", "history", "-n1", "--json", "me/app/heads/master"])), @r#"{"commit":"ID1","time":"2023-11-14T22:13:20Z","message":"test -> exited with status 1"}"#);
+    assert_snapshot!(sandbox.dk(["ci", "history", "me/app/pr/9"]), @r#"
+    ! dk: a build of me/app/pr/9 does not exist
+    exit status 4
+    "#);
 }
 
 #[test]
 fn steps_are_drawn() {
     let (sandbox, _) = sandbox();
-    assert_snapshot!(sandbox.dk(["ci", "graph", "me/app/heads/master"]), @"");
+    assert_snapshot!(sandbox.dk(["ci", "graph", "me/app/heads/master"]), @r#"
+    digraph ci {
+      rankdir=LR;
+      node [shape=box];
+      subgraph cluster_0 {
+        label="me/app/heads/master";
+        "me/app/heads/master:build" [label="build", color=green];
+        "me/app/heads/master:test,os=x" [label="test,os=x", color=red];
+        "me/app/heads/master:build" -> "me/app/heads/master:test,os=x";
+      }
+    }
+    "#);
     assert!(sandbox.dk(["ci", "graph"]).matches("subgraph").count() == 3);
 }
 
@@ -97,9 +123,15 @@ fn logs_are_printed_as_they_are() {
         .output()
         .unwrap();
     assert_eq!(log.stdout, b"\x1b[31mred\x1b[m\nand \x07this\n");
-    assert_snapshot!(sandbox.dk(["ci", "log", "me/app/heads/x", "build"]), @"");
-    assert_snapshot!(sandbox.dk(["ci", "log", "me/app/heads/master", "build"]), @"");
-    assert_snapshot!(sandbox.dk(["ci", "log", "me/app/heads/master", "deploy"]), @"");
+    assert_snapshot!(sandbox.dk(["ci", "log", "me/app/heads/x", "build"]), @"one");
+    assert_snapshot!(sandbox.dk(["ci", "log", "me/app/heads/master", "build"]), @r#"
+    ! dk: a log of build in me/app/heads/master (fine) does not exist
+    exit status 4
+    "#);
+    assert_snapshot!(sandbox.dk(["ci", "log", "me/app/heads/master", "deploy"]), @r#"
+    ! dk: step deploy of me/app/heads/master does not exist
+    exit status 4
+    "#);
     sandbox.commit(
         MASTER,
         "more",
@@ -108,7 +140,11 @@ fn logs_are_printed_as_they_are() {
             r#"{"result":{"status":"success","descr":"fine"},"logs":null}"#,
         )],
     );
-    assert_snapshot!(sandbox.dk(["ci", "log", "me/app/heads/master", "test"]), @"");
+    assert_snapshot!(sandbox.dk(["ci", "log", "me/app/heads/master", "test"]), @r#"
+    ! dk: step test has several cells
+    ! hint: name one of test,os=x test,os=y
+    exit status 2
+    "#);
 }
 
 #[test]
@@ -183,11 +219,27 @@ fn users_are_kept_in_a_file() {
     };
     assert_snapshot!(user(&["add", "ann", "--password-file", "-"], "correct horse\n"), @"");
     assert_snapshot!(user(&["add", "admin", "--password-file", "-"], "battery staple"), @"");
-    assert_snapshot!(user(&["list"], ""), @"");
-    assert_snapshot!(user(&["remove", "ann", "bob"], ""), @"");
-    assert_snapshot!(user(&["add", "a:b", "--password-file", "-"], "correct horse"), @"");
-    assert_snapshot!(user(&["add", "bob", "--password-file", "-"], "short"), @"");
-    assert_snapshot!(user(&["add", "bob"], ""), @"");
-    assert_snapshot!(user(&["list", "--json"], ""), @"");
+    assert_snapshot!(user(&["list"], ""), @r#"
+    admin
+    ann
+    "#);
+    assert_snapshot!(user(&["remove", "ann", "bob"], ""), @r#"
+    ! dk: user bob does not exist
+    exit status 4
+    "#);
+    assert_snapshot!(user(&["add", "a:b", "--password-file", "-"], "correct horse"), @r#"
+    ! dk: "a:b" is not a name of a user: 1 to 64 letters, digits, '.', '_' and '-'
+    exit status 2
+    "#);
+    assert_snapshot!(user(&["add", "bob", "--password-file", "-"], "short"), @r#"
+    ! dk: a password has 8 to 1024 bytes
+    exit status 2
+    "#);
+    assert_snapshot!(user(&["add", "bob"], ""), @r#"
+    ! dk: cannot ask without a terminal: Password of bob
+    ! hint: use --password-file
+    exit status 2
+    "#);
+    assert_snapshot!(user(&["list", "--json"], ""), @r#"{"name":"admin"}"#);
     assert!(!sandbox.read("secrets/web/passwords").contains("staple"));
 }

@@ -13,7 +13,7 @@ async fn the_front_page_has_projects_and_their_dashboards() {
     let site = Site::open(&stocked().await).await;
     let page = site.get("/").await;
     assert_eq!(page.status, 200);
-    assert_snapshot!(page.shown(), @"");
+    assert_snapshot!(page.shown(), @"datakit-ci me/app 1 failing, 1 pending, 2 passing master Success (build); skipped: not a release (deploy); 12 passed (test,os=linux)");
     assert!(
         page.text
             .contains(r#"<a class="success" href="/me/app/ref/heads/master">"#)
@@ -23,11 +23,11 @@ async fn the_front_page_has_projects_and_their_dashboards() {
 #[tokio::test]
 async fn lists_have_a_row_a_target() {
     let site = Site::open(&stocked().await).await;
-    assert_snapshot!(site.get("/branch").await.shown(), @"");
-    assert_snapshot!(site.get("/pr").await.shown(), @"");
-    assert_snapshot!(site.get("/tag").await.shown(), @"");
-    assert_snapshot!(site.get("/branch?q=FEATURE%20x").await.shown(), @"");
-    assert_snapshot!(site.get("/branch?q=nothing").await.shown(), @"");
+    assert_snapshot!(site.get("/branch").await.shown(), @"Branches 2 Filter Filter me/app feature/x exited with status 2 (build); build failed (test,os=linux) 0000000000 master Success (build); skipped: not a release (deploy); 12 passed (test,os=linux) 0000000000");
+    assert_snapshot!(site.get("/pr").await.shown(), @"Pull requests 1 Filter Filter me/app #7 Make it &lt;b&gt;faster&lt;/b&gt; Building (build); Waiting for build (test,os=linux) 0000000000");
+    assert_snapshot!(site.get("/tag").await.shown(), @"Tags 1 Filter Filter me/app v1.0 Success 0000000000");
+    assert_snapshot!(site.get("/branch?q=FEATURE%20x").await.shown(), @"Branches 1 Filter Filter me/app feature/x exited with status 2 (build); build failed (test,os=linux) 0000000000");
+    assert_snapshot!(site.get("/branch?q=nothing").await.shown(), @"Branches 0 Filter Filter There are none with that.");
     let project = site.get("/me/app").await;
     assert!(
         project.shown().contains("Branches 2"),
@@ -44,14 +44,14 @@ async fn a_target_has_steps_logs_and_a_history() {
     let shop = stocked().await;
     let site = Site::open(&shop).await;
     let page = site.get("/me/app/ref/heads/master").await;
-    assert_snapshot!(page.shown(), @"");
+    assert_snapshot!(page.shown(), @"me/app / branches master success Commit 0000000000 Since 2023-11-14 22:13 UTC See GitHub build: success, Success build deploy: success, skipped: not a release deploy test,os=linux: success, 12 passed test,os=linux Steps build Success 1 min 15 s Log of build of me/app/heads/master test,os=linux 12 passed needs build 1 min 15 s Log of test,os=linux of me/app/heads/master deploy skipped: not a release needs test,os=linux History 2023-11-14 22:13 UTC 145c60216c 3 updates (build -&gt; Success, ...) 2023-11-14 22:13 UTC 3b30045386 build -&gt; queued The whole history");
     assert!(page.text.contains("<svg"), "a graph");
     let failed = site.get("/me/app/ref/heads/feature/x?test=build").await;
-    assert_snapshot!(failed.shown(), @"");
+    assert_snapshot!(failed.shown(), @"me/app / branches feature/x failure Commit 0000000000 Since 2023-11-14 22:13 UTC See GitHub build: failure, exited with status 2 build test,os=linux: failure, build failed test,os=linux Steps build exited with status 2 1 min 15 s Log of build of me/app/heads/feature/x test,os=linux build failed needs build History 2023-11-14 22:13 UTC 298544a359 2 updates (build -&gt; exited with status 2, ...) The whole history");
     assert!(failed.text.contains(r#"id="job-build" class="chosen""#));
     assert!(!failed.text.contains("<form"), "nobody may rebuild");
     let pr = site.get("/me/app/pr/7").await;
-    assert_snapshot!(pr.shown(), @"");
+    assert_snapshot!(pr.shown(), @"me/app / pull requests #7 Make it &lt;b&gt;faster&lt;/b&gt; running Commit 0000000000 By ann (a fork) Into master Since 2023-11-14 22:13 UTC See GitHub build: running, Building build test,os=linux: pending, Waiting for build test,os=linux Steps build Building Live log of build test,os=linux Waiting for build needs build History 2023-11-14 22:13 UTC d72a5425cd build -&gt; Building The whole history");
     let live = format!("/log/live/{}", growing());
     assert!(pr.text.contains(&live), "{}", pr.text);
     // Its history, and how it was.
@@ -65,7 +65,7 @@ async fn a_target_has_steps_logs_and_a_history() {
     let old = site
         .get(&format!("/me/app/ref/heads/master?history={}", ids[1]))
         .await;
-    assert_snapshot!(old.shown().replace(&ids[1][..10], "ID"), @"");
+    assert_snapshot!(old.shown().replace(&ids[1][..10], "ID"), @"me/app / branches master pending This is how it was once. How it is now Commit 0000000000 Since 2023-11-14 22:13 UTC See GitHub Steps build Waiting for build Before The whole history");
     // A commit of another branch is none of its moments.
     let other = site.get("/history/me/app/pr/7").await;
     let at = other.text.find("?history=").unwrap() + 9;
@@ -88,7 +88,7 @@ async fn a_commit_leads_to_its_builds() {
         .await;
     assert_eq!(one.to(), (307, "/me/app/ref/heads/feature/x?test=build"));
     let several = site.get(&format!("/me/app/commit/{}", sha(1))).await;
-    assert_snapshot!(several.shown(), @"");
+    assert_snapshot!(several.shown(), @"me/app Builds of 0000000000 GitHub Now me/app/heads/master me/app/tags/v1.0");
     // The branch moves on: the build of before is found all the same.
     let done = output(layout::Outcome::success("again"), layout::Logs::None);
     shop.record(
@@ -103,7 +103,7 @@ async fn a_commit_leads_to_its_builds() {
         (page.status == 200).then_some(page)
     })
     .await;
-    assert_snapshot!(old.shown(), @"");
+    assert_snapshot!(old.shown(), @"me/app Builds of 0000000000 GitHub Earlier me/app/heads/feature/x");
     assert_eq!(
         site.get(&format!("/me/app/commit/{}", sha(77)))
             .await
@@ -242,7 +242,7 @@ async fn the_queue_is_the_engines() {
         }];
     });
     let site = Site::with(&shop, |_| (), Some(status)).await;
-    assert_snapshot!(site.get("/queue").await.shown().split(" The longest").next().unwrap().replace(" 1 s", " 0 s"), @"");
+    assert_snapshot!(site.get("/queue").await.shown().split(" The longest").next().unwrap().replace(" 1 s", " 0 s"), @"Queue Pool heavy 1 of 2 in use, 1 waiting me/app/pr/7 build, for 0 s Log of build of me/app/pr/7 me/app/pr/7 test,os=linux, waits for 0 s");
     assert!(site.get("/").await.shown().contains("Pool heavy"));
 }
 
