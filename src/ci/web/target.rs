@@ -257,7 +257,7 @@ fn job(row: &Row<'_>, csrf: Option<&str>, path: &str, chosen: &str) -> Markup {
             span.name { (icon(job.look())) span { (name) } }
             span.text {
                 @if !told { (job.text()) }
-                @if !job.needs.is_empty() { span.small { " needs " (job.needs.join(", ")) } }
+                @if !job.needs.is_empty() { span.small { " (needs " (job.needs.join(", ")) ")" } }
             }
             span.acts {
                 @for (log, build) in logs {

@@ -1,7 +1,8 @@
 //! A real browser, led by the WebDriver protocol (W3C): Debian's chromium and
 //! chromium-driver, which `.ci/run` installs.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -19,11 +20,11 @@ pub struct Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // The driver ends the browser, given the time.
-        let _ = rustix::process::kill_process(
-            rustix::process::Pid::from_child(&self.driver),
-            rustix::process::Signal::TERM,
-        );
+        // The driver ends the browser when it is told to; should it not, the
+        // whole family goes.
+        let _ = self.end();
+        let family = rustix::process::Pid::from_child(&self.driver);
+        let _ = rustix::process::kill_process_group(family, rustix::process::Signal::KILL);
         let _ = self.driver.wait();
     }
 }
@@ -36,6 +37,20 @@ fn find(name: &str) -> Option<PathBuf> {
 }
 
 impl Browser {
+    /// Ends the session, here and now.
+    fn end(&self) -> std::io::Result<()> {
+        let rest = self.session.trim_start_matches("http://");
+        let (address, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let mut stream = std::net::TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        write!(
+            stream,
+            "DELETE /{path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+        )?;
+        stream.read_to_end(&mut Vec::new())?;
+        Ok(())
+    }
+
     /// Starts a browser; nothing, with the reason printed, where there is none.
     pub async fn start() -> Option<Self> {
         let (Some(driver), Some(chromium)) = (find("chromedriver"), find("chromium")) else {
@@ -48,6 +63,7 @@ impl Browser {
             .env("HOME", profile.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
+            .process_group(0)
             .spawn()
             .unwrap();
         let lines = BufReader::new(driver.stdout.take().unwrap()).lines();
