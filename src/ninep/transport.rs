@@ -337,6 +337,14 @@ fn listen_at(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
+/// Tells whether it is a listening socket, where the system can say so.
+fn listens(socket: &Socket) -> bool {
+    #[cfg(not(target_vendor = "apple"))]
+    return socket.is_listener().unwrap_or(false);
+    #[cfg(target_vendor = "apple")]
+    return socket.local_addr().is_ok();
+}
+
 /// Takes over a listening socket that the process was started with.
 fn inherit(number: i32) -> io::Result<Accepts> {
     let refuse = |why: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
@@ -345,7 +353,7 @@ fn inherit(number: i32) -> io::Result<Accepts> {
         return refuse("nothing is open under that number");
     };
     let socket = Socket::from(std::os::fd::OwnedFd::from(copy));
-    if !socket.is_listener().unwrap_or(false) || socket.r#type()? != Type::STREAM {
+    if !listens(&socket) || socket.r#type()? != Type::STREAM {
         return refuse("that is no listening stream socket");
     }
     // The original would go to every program that is started. The standard

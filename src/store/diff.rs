@@ -1,7 +1,8 @@
 //! The leaves in which two trees differ, in path order.
 //!
 //! Folders that are the same object on both sides are never opened; the others
-//! are read once and forgotten. Memory grows with the depth of the trees only.
+//! are read once, and forgotten unless the next comparison may want them
+//! ([`Known`]). Memory grows with the depth of the trees only.
 
 use std::cmp::Ordering;
 
@@ -23,21 +24,70 @@ pub fn diff(
     at: &TreePath,
     out: &mut dyn FnMut(Change) -> Result<()>,
 ) -> Result<()> {
-    let mut differences = Differences::new(objects, old, new, at)?;
+    diff_again(objects, old, new, at, &mut Known::default(), out)
+}
+
+/// As [`diff`], for one of many comparisons in a row.
+pub fn diff_again(
+    objects: &Objects,
+    old: Option<&Entry>,
+    new: Option<&Entry>,
+    at: &TreePath,
+    known: &mut Known,
+    out: &mut dyn FnMut(Change) -> Result<()>,
+) -> Result<()> {
+    let mut differences = Differences {
+        known: std::mem::take(known),
+        ..Differences::default()
+    };
+    differences.begin(objects, old, new, at)?;
     while let Some(change) = differences.next(objects)? {
         out(change)?;
     }
+    *known = differences.known;
     Ok(())
 }
 
+/// Trees read lately: what is new in one commit is old in the next.
+#[derive(Default)]
+pub struct Known(Vec<Entries>);
+
+impl Known {
+    /// How many, and of what length: more is soon more than reading them.
+    const MOST: usize = 8;
+    const LONGEST: usize = 256 << 10;
+
+    /// Returns a tree's entries, from the first.
+    fn open(&mut self, objects: &Objects, id: &ObjectId) -> Result<Entries> {
+        if let Some(at) = self.0.iter().position(|known| known.id() == id) {
+            let mut found = self.0.remove(at);
+            found.rewind();
+            return Ok(found);
+        }
+        let full = self.0.len() >= Self::MOST;
+        let buffer = full.then(|| self.0.remove(0).into_buffer());
+        Entries::open(objects, id, buffer.unwrap_or_default())
+    }
+
+    fn keep(&mut self, entries: Entries) {
+        if entries.length() > Self::LONGEST {
+            return;
+        }
+        if self.0.len() >= Self::MOST {
+            self.0.remove(0);
+        }
+        self.0.push(entries);
+    }
+}
+
 /// The leaves in which two entries differ, found one by one.
+#[derive(Default)]
 pub struct Differences {
     /// The entries themselves, where they are leaves that differ.
     first: Option<Change>,
     levels: Vec<Level>,
     path: Vec<u8>,
-    /// Buffers of trees that are done with.
-    spare: Vec<Vec<u8>>,
+    known: Known,
 }
 
 /// The two sides of a folder being compared.
@@ -56,26 +106,31 @@ impl Differences {
         new: Option<&Entry>,
         at: &TreePath,
     ) -> Result<Self> {
+        let mut differences = Self::default();
+        differences.begin(objects, old, new, at)?;
+        Ok(differences)
+    }
+
+    fn begin(
+        &mut self,
+        objects: &Objects,
+        old: Option<&Entry>,
+        new: Option<&Entry>,
+        at: &TreePath,
+    ) -> Result<()> {
         let leaf = |entry: Option<&Entry>| entry.filter(|e| !e.mode.is_dir()).copied();
         let tree = |entry: Option<&Entry>| entry.filter(|e| e.mode.is_dir()).map(|e| e.id);
-        let mut path = at.as_bytes().to_vec();
+        self.path.extend_from_slice(at.as_bytes());
         if !at.is_root() {
-            path.push(b'/');
+            self.path.push(b'/');
         }
         // A leaf's path is shorter than those of a folder's leaves: it is first.
-        let first = (leaf(old) != leaf(new)).then(|| Change {
+        self.first = (leaf(old) != leaf(new)).then(|| Change {
             path: at.clone(),
             old: leaf(old),
             new: leaf(new),
         });
-        let mut differences = Self {
-            first,
-            levels: Vec::new(),
-            path,
-            spare: Vec::new(),
-        };
-        differences.open(objects, tree(old), tree(new))?;
-        Ok(differences)
+        self.open(objects, tree(old), tree(new))
     }
 
     /// Returns the next leaf that differs.
@@ -85,17 +140,9 @@ impl Differences {
         }
         while let Some(level) = self.levels.last_mut() {
             self.path.truncate(level.prefix);
-            let (old, new) = (level.old.peek()?, level.new.rest());
-            // Most of it is equal, and on one side not even parsed.
-            if let Some(old) = old
-                && new.starts_with(old.raw)
-            {
-                let bytes = old.raw.len();
-                level.old.skip(bytes);
-                level.new.skip(bytes);
-                continue;
-            }
-            let new = level.new.peek()?;
+            // Most of it is equal, and not even parsed.
+            level.old.skip_common(&mut level.new);
+            let (old, new) = (level.old.peek()?, level.new.peek()?);
             let order = match (&old, &new) {
                 (None, None) => {
                     let done = self.levels.pop();
@@ -146,7 +193,7 @@ impl Differences {
         }
         let mut side = |id: Option<ObjectId>| {
             let id = id.unwrap_or(objects.empty_tree());
-            Entries::open(objects, &id, self.spare.pop().unwrap_or_default())
+            self.known.open(objects, &id)
         };
         self.levels.push(Level {
             old: side(old)?,
@@ -158,8 +205,8 @@ impl Differences {
 
     fn close(&mut self, level: Option<Level>) {
         if let Some(level) = level {
-            self.spare.push(level.old.into_buffer());
-            self.spare.push(level.new.into_buffer());
+            self.known.keep(level.old);
+            self.known.keep(level.new);
         }
     }
 }

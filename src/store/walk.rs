@@ -201,9 +201,44 @@ impl Entries {
         self.next += bytes;
     }
 
+    /// Goes on past the entries that come next here and there, unchecked.
+    pub fn skip_common(&mut self, other: &mut Self) {
+        const PIECE: usize = 64;
+        let (mine, theirs) = (self.rest(), other.rest());
+        let pieces = mine.chunks(PIECE).zip(theirs.chunks(PIECE));
+        let same = pieces.take_while(|(mine, theirs)| mine == theirs);
+        let mut common: usize = same.map(|(mine, _)| mine.len()).sum();
+        let bytes = mine[common..].iter().zip(&theirs[common..]);
+        common += bytes.take_while(|(mine, theirs)| mine == theirs).count();
+        let mut at = 0;
+        while let Some(nul) = mine[at..common].iter().position(|byte| *byte == 0) {
+            let end = at + nul + 1 + self.id_len;
+            if end > common {
+                break;
+            }
+            at = end;
+        }
+        self.next += at;
+        other.next += at;
+    }
+
     /// Returns the entries to come as they stand in the object.
-    pub fn rest(&self) -> &[u8] {
+    fn rest(&self) -> &[u8] {
         &self.raw[self.next..]
+    }
+
+    /// Goes back to the first entry.
+    pub fn rewind(&mut self) {
+        self.next = 0;
+    }
+
+    pub fn id(&self) -> &ObjectId {
+        &self.id
+    }
+
+    /// Bytes of the whole tree.
+    pub fn length(&self) -> usize {
+        self.raw.len()
     }
 
     pub fn into_buffer(self) -> Vec<u8> {

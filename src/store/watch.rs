@@ -26,6 +26,8 @@ pub struct Watch {
     last: Option<ObjectId>,
     /// A commit read before, and its tree: mostly `last`.
     tree: Option<(ObjectId, ObjectId)>,
+    /// What it had, where commits follow each other without a pause.
+    known: diff::Known,
     /// Commits to go past, oldest first.
     pending: VecDeque<ObjectId>,
     /// The next of `pending` does not continue `last`.
@@ -57,6 +59,7 @@ impl Watch {
             query,
             last,
             tree: None,
+            known: diff::Known::default(),
             pending: VecDeque::new(),
             reset: false,
             deleted: false,
@@ -108,6 +111,8 @@ impl Watch {
             };
             self.deleted = false;
             if self.last == Some(head) {
+                // Whoever waits, perhaps for long, holds nothing.
+                self.known = diff::Known::default();
                 return Ok(None);
             }
             // A collector may have taken what was left behind by a reset.
@@ -157,11 +162,12 @@ impl Watch {
         let new = objects.lookup(&commit.tree, &self.query.path)?;
         let mut changes: Vec<Change> = Vec::new();
         if old != new {
-            diff::diff(
+            diff::diff_again(
                 objects,
                 old.as_ref(),
                 new.as_ref(),
                 &self.query.path,
+                &mut self.known,
                 &mut |change| {
                     changes.push(change);
                     Ok(())
