@@ -13,6 +13,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+mod ci;
+
+pub use ci::Ci;
+
 /// Which 9P message: `walk`, `read`, …
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Message {
@@ -46,12 +50,7 @@ pub struct Metrics {
     pub pushes: Counter,
     pub push_failures: Counter,
     pub push_seconds: Counter<f64, AtomicU64>,
-    /// Of the CI's pages.
-    pub web_requests: Counter,
-    /// Answers that say something is wrong here.
-    pub web_errors: Counter,
-    pub web_logins: Counter,
-    pub web_logins_rejected: Counter,
+    pub ci: Ci,
 }
 
 /// Returns the counts of this process.
@@ -83,10 +82,7 @@ impl Metrics {
             pushes: Counter::default(),
             push_failures: Counter::default(),
             push_seconds: Counter::default(),
-            web_requests: Counter::default(),
-            web_errors: Counter::default(),
-            web_logins: Counter::default(),
-            web_logins_rejected: Counter::default(),
+            ci: Ci::default(),
         };
         let set = &mut made.registry;
         set.register(
@@ -148,26 +144,7 @@ impl Metrics {
             Unit::Seconds,
             made.push_seconds.clone(),
         );
-        set.register(
-            "ci_web_requests",
-            "Requests to the CI's pages",
-            made.web_requests.clone(),
-        );
-        set.register(
-            "ci_web_errors",
-            "Answers of 500 and more",
-            made.web_errors.clone(),
-        );
-        set.register(
-            "ci_web_logins",
-            "Logins that were right",
-            made.web_logins.clone(),
-        );
-        set.register(
-            "ci_web_logins_rejected",
-            "Logins that were not",
-            made.web_logins_rejected.clone(),
-        );
+        made.ci.register(set);
         made
     }
 

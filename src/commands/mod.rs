@@ -99,7 +99,11 @@ impl Cli {
 
     /// Tells whether it goes on for long and works for many at a time.
     pub fn is_daemon(&self) -> bool {
-        matches!(self.command, Command::Serve(_))
+        match &self.command {
+            Command::Serve(_) => true,
+            Command::Ci(args) => args.is_daemon(),
+            _ => false,
+        }
     }
 }
 

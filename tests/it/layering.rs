@@ -33,7 +33,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "commands/ci",
         &[
-            "ci", "client", "commands", "forge", "metrics", "model", "ui",
+            "ci", "client", "commands", "forge", "logging", "metrics", "model", "ui",
         ],
     ),
     (

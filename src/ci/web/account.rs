@@ -202,7 +202,7 @@ async fn login(visit: &mut Visit) -> Result<Answer, Failure> {
         app.auth.throttle.failed(key, visit.now);
     }
     if !app.auth.check(&name, &password).await.map_err(broken)? {
-        metrics().web_logins_rejected.inc();
+        metrics().ci.web_logins_rejected.inc();
         tracing::warn!(target: "ci", "a login from {} was rejected", visit.peer);
         return login_form(
             visit,
@@ -210,7 +210,7 @@ async fn login(visit: &mut Visit) -> Result<Answer, Failure> {
             &name,
         );
     }
-    metrics().web_logins.inc();
+    metrics().ci.web_logins.inc();
     for key in &keys {
         app.auth.throttle.passed(key);
     }
@@ -231,7 +231,7 @@ fn logged_in(visit: &mut Visit, user: User) -> Answer {
 /// GitHub sends somebody back.
 async fn callback(visit: &mut Visit) -> Result<Answer, Failure> {
     let refused = |text: &str| {
-        metrics().web_logins_rejected.inc();
+        metrics().ci.web_logins_rejected.inc();
         Failure::forbidden(text)
     };
     let Some(state) = visit.query.get("state").map(str::to_owned) else {
@@ -249,7 +249,7 @@ async fn callback(visit: &mut Visit) -> Result<Answer, Failure> {
     let repos = app.settings.asked_repos();
     let user = app.auth.github.user(&application, &code, &repos).await;
     let user = user.map_err(|why| refused(&why))?;
-    metrics().web_logins.inc();
+    metrics().ci.web_logins.inc();
     Ok(logged_in(visit, user))
 }
 

@@ -1,13 +1,12 @@
 //! What one may ask for on the pages: that something is built again, ends, or
 //! may run at all. Each is a file in the store, as `dk ci` writes it too.
 
-use std::collections::BTreeSet;
-
 use super::target::read_id;
 use super::visit::{Answer, Failure, Visit, is_local, see_other};
-use crate::ci::view::{self, Job, Look};
-use crate::ci::{Target, request};
-use crate::model::BranchName;
+use crate::ci::request::{self, Chosen, Which};
+use crate::ci::{Target, layout};
+use crate::client;
+use crate::model::{BranchName, Kind};
 
 /// Returns where to go afterwards.
 fn back(visit: &Visit) -> Result<String, Failure> {
@@ -19,25 +18,18 @@ fn back(visit: &Visit) -> Result<String, Failure> {
     }
 }
 
-/// Returns a branch on which a job of some target has a log.
-async fn wanted(visit: &Visit, text: &str) -> Result<Option<BranchName>, Failure> {
-    let overview = visit.app.keeper.overview().await;
-    let mut jobs = overview
-        .targets
-        .values()
-        .flat_map(|entry| &entry.record.jobs);
-    let known = jobs.any(|job| job.output.logs.branches().contains(&text));
-    Ok(known.then(|| BranchName::new(text).ok()).flatten())
-}
-
 pub async fn rebuild_branch(visit: &Visit, text: &str) -> Result<Answer, Failure> {
     let back = back(visit)?;
-    let Some(branch) = wanted(visit, text).await? else {
+    let none = || {
         let why = format!("No job depends on {text:?}, so can't rebuild anything");
-        return Err(Failure::not_found(why));
+        Failure::not_found(why)
     };
+    let branch = BranchName::new(text).map_err(|_| none())?;
+    if !layout::is_result_branch(&branch) {
+        return Err(none());
+    }
     let by = Some(visit.signature());
-    request::rebuild(&*visit.app.client, &branch, by).await?;
+    request::rebuild_branch(&*visit.app.client, &branch, by).await?;
     Ok(see_other(&back))
 }
 
@@ -48,13 +40,11 @@ pub async fn cancel_branch(visit: &Visit, text: &str) -> Result<Answer, Failure>
     };
     let not = || Failure::not_found(format!("Branch {text:?} is not currently building"));
     let branch = BranchName::new(text).map_err(|_| not())?;
-    let head = visit.app.client.head(&branch).await?.ok_or_else(not)?;
-    let log = view::log(&*visit.app.client, &head).await?;
-    if log.ended || (log.build.is_none() && log.parts.is_empty()) {
+    if !layout::is_result_branch(&branch) {
         return Err(not());
     }
     let by = Some(visit.signature());
-    request::cancel(&*visit.app.client, &branch, by).await?;
+    request::cancel_branch(&*visit.app.client, &branch, by).await?;
     Ok(see_other(&back))
 }
 
@@ -67,45 +57,32 @@ pub async fn target(visit: &Visit, what: &str) -> Result<Answer, Failure> {
         .parse()
         .map_err(|error| Failure::bad(format!("{error}")))?;
     let client = &*visit.app.client;
-    let by = || Some(visit.signature());
-    if what == "approve" {
-        let commit = read_id(visit.form.text("commit"))?;
-        request::approve(client, &target, &commit, by()).await?;
-        return Ok(see_other(&back));
-    }
-    let record = view::target(client, &target).await?;
-    let record = record.ok_or_else(|| Failure::not_found("Nothing is known of this target"))?;
+    let metadata = &visit.app.settings.metadata;
+    let by = Some(visit.signature());
     let step = visit.form.text("step");
-    let of = |job: &&Job| {
-        step.is_empty() || job.name == step || job.name.starts_with(&format!("{step},"))
+    let chosen = Chosen {
+        which: Which::Target(target.clone()),
+        step: (!step.is_empty()).then(|| step.to_owned()),
+        failed: what == "rebuild-failed",
     };
-    let jobs = record.jobs.iter().filter(of);
-    let pending = |job: &&Job| matches!(job.look(), Look::Pending | Look::Running);
     match what {
-        "rebuild" => {
-            for branch in branches(jobs.filter(|job| !pending(job))) {
-                request::rebuild(client, &branch, by()).await?;
-            }
+        "approve" => {
+            let commit = read_id(visit.form.text("commit"))?;
+            request::approve(client, &target, &commit, by).await?;
         }
-        "rebuild-failed" => {
-            for branch in branches(jobs.filter(|job| job.look() == Look::Failure)) {
-                request::rebuild(client, &branch, by()).await?;
-            }
+        "rebuild" | "rebuild-failed" => {
+            nothing_is_fine(request::rebuild(client, metadata, &chosen, by).await)?;
         }
-        "cancel" => {
-            for branch in branches(jobs.filter(pending)) {
-                request::cancel(client, &branch, by()).await?;
-            }
-        }
+        "cancel" => nothing_is_fine(request::cancel(client, metadata, &chosen, by).await)?,
         _ => return Err(Failure::not_found("Not found")),
     }
     Ok(see_other(&back))
 }
 
-/// Returns the branches of the results, each once.
-fn branches<'a>(jobs: impl Iterator<Item = &'a Job>) -> BTreeSet<BranchName> {
-    let found = jobs.flat_map(|job| job.output.logs.branches());
-    found
-        .filter_map(|name| BranchName::new(name).ok())
-        .collect()
+/// What somebody asks for may have happened while the page was looked at.
+fn nothing_is_fine(asked: client::Result<Vec<BranchName>>) -> Result<(), Failure> {
+    match asked {
+        Err(error) if error.kind() == Kind::NotFound => Ok(()),
+        asked => Ok(asked.map(drop)?),
+    }
 }

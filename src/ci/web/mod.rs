@@ -179,7 +179,7 @@ async fn answer(
 ) -> Response {
     let counts = metrics();
     let method = request.method().clone();
-    counts.web_requests.inc();
+    counts.ci.web_requests.inc();
     let peer = peer
         .map(|extension| extension.0.0.to_string())
         .unwrap_or_default();
@@ -190,7 +190,7 @@ async fn answer(
     };
     let response = visit.finish(answer);
     if response.status().is_server_error() {
-        counts.web_errors.inc();
+        counts.ci.web_errors.inc();
     }
     response
 }

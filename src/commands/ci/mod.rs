@@ -4,13 +4,22 @@ use crate::commands::{Global, Session};
 use crate::ui::Ui;
 
 mod approve;
+mod cancel;
 mod check;
 mod graph;
+mod health;
 mod history;
+mod life;
 mod log;
+mod page;
+mod rebuild;
+mod serve;
+mod source;
 mod status;
 mod supervise;
 mod user;
+mod which;
+mod why;
 
 /// Run the steps of branches and pull requests, and keep their results
 ///
@@ -24,11 +33,15 @@ pub struct Args {
 
 #[derive(clap::Subcommand, Debug)]
 enum Command {
+    Serve(serve::Args),
     Check(check::Args),
     Status(status::Args),
     History(history::Args),
     Graph(graph::Args),
     Log(log::Args),
+    Rebuild(rebuild::Args),
+    Cancel(cancel::Args),
+    Why(why::Args),
     Approve(approve::Args),
     User(user::Args),
     #[command(hide = true)]
@@ -36,6 +49,11 @@ enum Command {
 }
 
 impl Args {
+    /// Tells whether it goes on for long and works for many at a time.
+    pub fn is_daemon(&self) -> bool {
+        matches!(self.command, Command::Serve(_))
+    }
+
     /// Tells whether it needs no store, or finds its own.
     pub fn is_alone(&self) -> bool {
         matches!(
@@ -57,6 +75,10 @@ pub(super) async fn alone(ui: &Ui, _global: &Global, args: Args) -> anyhow::Resu
 
 pub(super) async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
     match args.command {
+        Command::Serve(args) => serve::run(session, args).await,
+        Command::Rebuild(args) => rebuild::run(session, args).await,
+        Command::Cancel(args) => cancel::run(session, args).await,
+        Command::Why(args) => why::run(session, args).await,
         Command::Approve(args) => approve::run(session, args).await,
         Command::Status(args) => status::run(session, args).await,
         Command::History(args) => history::run(session, args).await,
