@@ -30,9 +30,9 @@
 //! [`store`], or from a server over 9P. `ninep/server` asks the [`namespace`],
 //! the file tree with no wire in it, and that asks the store. Below
 //! `store/engine.rs` lies storage: a Git repository, or memory. [`model`] has
-//! the nouns that all share; [`logging`] and [`metrics`] are for daemons. The
-//! [`bridge`]s and the [`ci`] are clients like any other; what a forge is made
-//! of is in [`forge`].
+//! the nouns that all share; [`logging`] and [`metrics`] are for daemons; [`tls`]
+//! says which cryptography there is. The [`bridge`]s and the [`ci`] are clients
+//! like any other; what a forge is made of is in [`forge`].
 //!
 //! What stays true, said as what is absent:
 //!
@@ -63,4 +63,5 @@ pub mod model;
 pub mod namespace;
 pub mod ninep;
 pub mod store;
+pub mod tls;
 pub mod ui;

@@ -29,6 +29,14 @@ pub struct Target {
 /// and the rooms inside it log goes by it.
 pub const TARGETS: &[Target] = &[
     Target {
+        name: "bridge",
+        doc: "keeping a branch and a forge in step",
+    },
+    Target {
+        name: "ci",
+        doc: "tests of branches and pull requests",
+    },
+    Target {
         name: "namespace",
         doc: "the file tree",
     },

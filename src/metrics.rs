@@ -23,6 +23,25 @@ pub struct Message {
     pub message: &'static str,
 }
 
+/// How a call of GitHub's API ended: `ok`, `unchanged` (which costs nothing),
+/// `refused` or `failed`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Call {
+    pub result: &'static str,
+}
+
+/// What became of a webhook's delivery: `ok`, `refused`, or `full`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Delivery {
+    pub result: &'static str,
+}
+
+/// A repository of a forge.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Repository {
+    pub repository: String,
+}
+
 /// Everything that is counted.
 pub struct Metrics {
     registry: Registry,
@@ -51,6 +70,19 @@ pub struct Metrics {
     pub push_failures: Counter,
     pub push_seconds: Counter<f64, AtomicU64>,
     pub ci: Ci,
+    /// Repositories a bridge follows and can read.
+    pub bridge_repositories: Gauge,
+    /// 1 for each repository a bridge cannot read now.
+    pub bridge_unread: Family<Repository, Gauge>,
+    pub bridge_syncs: Counter,
+    pub bridge_sync_failures: Counter,
+    /// What the forge was told, and of that, what it did not take.
+    pub bridge_pushes: Counter,
+    pub bridge_refused: Counter,
+    pub bridge_deliveries: Family<Delivery, Counter>,
+    pub github_calls: Family<Call, Counter>,
+    /// Calls that are left until GitHub fills the budget again.
+    pub github_budget: Gauge,
 }
 
 /// Returns the counts of this process.
@@ -83,6 +115,15 @@ impl Metrics {
             push_failures: Counter::default(),
             push_seconds: Counter::default(),
             ci: Ci::default(),
+            bridge_repositories: Gauge::default(),
+            bridge_unread: Family::default(),
+            bridge_syncs: Counter::default(),
+            bridge_sync_failures: Counter::default(),
+            bridge_pushes: Counter::default(),
+            bridge_refused: Counter::default(),
+            bridge_deliveries: Family::default(),
+            github_calls: Family::default(),
+            github_budget: Gauge::default(),
         };
         let set = &mut made.registry;
         set.register(
@@ -145,7 +186,53 @@ impl Metrics {
             made.push_seconds.clone(),
         );
         made.ci.register(set);
+        made.register_bridge();
         made
+    }
+
+    fn register_bridge(&mut self) {
+        let set = &mut self.registry;
+        set.register(
+            "bridge_repositories",
+            "Repositories that are followed and can be read",
+            self.bridge_repositories.clone(),
+        );
+        set.register(
+            "bridge_unread",
+            "1 for each repository that cannot be read now",
+            self.bridge_unread.clone(),
+        );
+        set.register("bridge_syncs", "Syncs", self.bridge_syncs.clone());
+        set.register(
+            "bridge_sync_failures",
+            "Syncs that failed as a whole",
+            self.bridge_sync_failures.clone(),
+        );
+        set.register(
+            "bridge_pushes",
+            "Changes that the forge was told",
+            self.bridge_pushes.clone(),
+        );
+        set.register(
+            "bridge_refused",
+            "Changes that the forge did not take",
+            self.bridge_refused.clone(),
+        );
+        set.register(
+            "bridge_deliveries",
+            "Deliveries of webhooks, by what became of them",
+            self.bridge_deliveries.clone(),
+        );
+        set.register(
+            "github_calls",
+            "Calls of GitHub's API, by how they ended",
+            self.github_calls.clone(),
+        );
+        set.register(
+            "github_budget",
+            "Calls that are left until GitHub fills the budget again",
+            self.github_budget.clone(),
+        );
     }
 
     /// Returns them in OpenMetrics' text format.

@@ -213,6 +213,8 @@ pub async fn finish(client: &dyn Client, branch: &BranchName, end: End<'_>) -> R
             layout::FAILURE,
             layout::CANCELLED,
             layout::VALUE,
+            // Whoever asked for another build meanwhile has this one.
+            layout::REBUILD_REQUESTED,
             layout::CANCEL_REQUESTED,
         ]);
         let message = match (end.cancelled, failed) {
@@ -241,8 +243,6 @@ pub async fn finish(client: &dyn Client, branch: &BranchName, end: End<'_>) -> R
                     .stat(&At::Commit(commit), &TreePath::new(layout::VALUE)?)
                     .await?;
                 let value = value.map(|stat| stat.entry.id);
-                // Whoever asked for another build meanwhile is to have it, but
-                // this one has come to its end.
                 return done(client, branch, &at, commit, value).await;
             }
             Err(error) if error.kind() == Kind::HeadMoved => (),
@@ -285,11 +285,11 @@ fn json(build: &Build) -> String {
     serde_json::to_string(build).expect("strings and numbers are JSON")
 }
 
-/// Marks a result as one that must not be used. One that is being built is
-/// left alone, and one that nobody has there is [`Kind::NotFound`]. Returns
-/// whether a mark was needed.
+/// Marks a result as one that must not be used. What is being built is what was
+/// asked for. One that nobody has is [`Kind::NotFound`]. Returns whether a mark
+/// was needed.
 pub async fn request_rebuild(client: &dyn Client, branch: &BranchName) -> Result<bool> {
-    let mark = |stand: &Stand| matches!(stand.found, Found::Done(_));
+    let mark = |stand: &Stand| stand.found != Found::Wanted;
     request(
         client,
         branch,

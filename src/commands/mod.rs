@@ -102,6 +102,7 @@ impl Cli {
         match &self.command {
             Command::Serve(_) => true,
             Command::Ci(args) => args.is_daemon(),
+            Command::Bridge(args) => args.is_daemon(),
             _ => false,
         }
     }

@@ -4,10 +4,14 @@
 //! ```text
 //! U/R/.monitor                                  the repository is followed
 //! U/R/.dirty  U/R/pr/N/.dirty  U/R/ref/…/.dirty read that again, please
-//! U/R/pr/N/{head,head-repo,state,title,base,owner,draft,labels,merged,review}
+//! U/.monitor                                    every repository of U is followed
+//! U/R/pr/N/{head,head-repo,state,title,base,owner,draft,labels,merged,closed-at,review}
 //! U/R/pr/N/comments/I/{id,user,body}
+//! U/R/pr/N/comments/NAME/body                   somebody wants to have that said
 //! U/R/ref/<c1>/…/<cn>/head
 //! U/R/commit/SHA/status/<k1>/…/<km>/{state,description,target_url}
+//! U/R/commit/SHA/status/<k1>/…/<km>/rebuild-requested  build it again, please
+//! U/R/.error  U/.error                          why it cannot be read now
 //! ```
 //!
 //! Texts end with one newline and are trimmed when read; a comment's body is
@@ -21,15 +25,13 @@ use std::sync::Arc;
 
 use futures_util::StreamExt as _;
 
-use super::{
-    Comment, Context, Difference, Id, Pr, PrState, RefName, Repo, Snapshot, Status, StatusState,
-};
+use super::{Comment, Context, Id, Pr, PrState, RefName, Repo, Snapshot, Status, StatusState};
 use crate::client::{At, Client, Error, Result};
 use crate::model::{Entry, Kind, ObjectId, TreePath};
 
+mod edits;
 mod put;
 
-use put::Puts;
 pub use put::{Put, change};
 
 /// Blobs asked for together.
@@ -60,13 +62,19 @@ pub struct Reader {
     always: BTreeSet<Repo>,
     /// What lies below `U/R`, by path.
     files: BTreeMap<Vec<u8>, Arc<[u8]>>,
+    /// Users and organisations all of whose repositories are followed.
+    accounts: BTreeSet<String>,
     snapshot: Snapshot,
     dirty: Dirty,
     touched: BTreeSet<Id>,
 }
 
+/// What stands beside a status' `state` when somebody wants it made anew.
+pub const REBUILD: &str = "rebuild-requested";
+
 /// What a path in the branch is about.
 enum About {
+    Account(String),
     Monitor(Repo),
     /// Why it could not be read.
     Error,
@@ -81,6 +89,16 @@ fn about(path: &[u8]) -> About {
     let steps: Vec<&[u8]> = path.split(|b| *b == b'/').collect();
     let text = |step: &[u8]| std::str::from_utf8(step).ok().map(str::to_owned);
     let repo = || Repo::new(&text(steps.first()?)?, &text(steps.get(1)?)?);
+    match steps[..] {
+        [user, b".monitor"] => {
+            return match text(user).filter(|user| Repo::new(user, "x").is_some()) {
+                Some(user) => About::Account(user),
+                None => About::Nothing,
+            };
+        }
+        [_, b".error"] => return About::Error,
+        _ => (),
+    }
     let Some(repo) = repo() else {
         return About::Nothing;
     };
@@ -131,6 +149,29 @@ impl Reader {
     /// What the followed repositories are.
     pub fn snapshot(&self) -> &Snapshot {
         &self.snapshot
+    }
+
+    /// The users and organisations all of whose repositories are followed.
+    pub fn accounts(&self) -> &BTreeSet<String> {
+        &self.accounts
+    }
+
+    /// Tells whether the branch holds anything of a repository.
+    pub fn knows(&self, repo: &Repo) -> bool {
+        self.has(&repo.to_string())
+    }
+
+    /// Returns the repositories that have an `.error`.
+    pub fn errors(&self) -> BTreeMap<String, String> {
+        let found = self.files.iter().filter_map(|(path, text)| {
+            let place = path.strip_suffix(b"/.error")?;
+            let place = std::str::from_utf8(place).ok()?;
+            Some((
+                place.to_owned(),
+                String::from_utf8_lossy(text).trim().to_owned(),
+            ))
+        });
+        found.collect()
     }
 
     pub fn dirty(&self) -> &Dirty {
@@ -184,6 +225,12 @@ impl Reader {
         let mut marked = false;
         for (path, entry) in changed {
             match about(&path) {
+                About::Account(user) => {
+                    match entry.is_some() {
+                        true => self.accounts.insert(user),
+                        false => self.accounts.remove(&user),
+                    };
+                }
                 About::Monitor(repo) => {
                     repos.insert(repo);
                 }
@@ -204,12 +251,13 @@ impl Reader {
             let monitor = format!("{repo}/.monitor").into_bytes();
             if self.always.contains(repo) || self.files.contains_key(&monitor) {
                 self.snapshot.add_repo(repo);
-                elements.extend(self.below(&format!("{repo}/")).filter_map(
-                    |(path, _)| match about(path) {
-                        About::Element(id) => Some(id),
-                        _ => None,
-                    },
-                ));
+                elements.extend(
+                    self.below(&repo.to_string())
+                        .filter_map(|(path, _)| match about(path) {
+                            About::Element(id) => Some(id),
+                            _ => None,
+                        }),
+                );
             }
         }
         let mut left = BTreeSet::new();
@@ -277,6 +325,7 @@ impl Reader {
         while let Some(comment) = self.comment(&folder, comments.len()) {
             comments.push(comment);
         }
+        let drafts = self.drafts(&folder, comments.len());
         Some(Pr {
             head: text("head")?,
             head_repo: text("head-repo").filter(|repo| !repo.is_empty()),
@@ -286,19 +335,49 @@ impl Reader {
             owner: text("owner")?,
             draft: is("draft"),
             merged: is("merged"),
+            closed_at: text("closed-at").filter(|time| !time.is_empty()),
             labels: text("labels")
                 .map(|lines| lines.lines().map(str::to_owned).collect())
                 .unwrap_or_default(),
             review: text("review").filter(|word| !word.is_empty()),
             comments,
+            drafts,
         })
+    }
+
+    /// Returns what is to be posted: bodies beside the first `posted` comments.
+    fn drafts(&self, pr: &str, posted: usize) -> Vec<Vec<u8>> {
+        let prefix = format!("{pr}/comments/");
+        let mut found = Vec::new();
+        for (path, body) in self.below(prefix.trim_end_matches('/')) {
+            let Some(name) = path[prefix.len()..].strip_suffix(b"/body") else {
+                continue;
+            };
+            let folder = String::from_utf8_lossy(&path[..prefix.len() + name.len()]);
+            // One with an id was posted, and its number is out of order.
+            let id = self.text(&folder, "id").unwrap_or_default();
+            let number = std::str::from_utf8(name)
+                .ok()
+                .and_then(|name| name.parse().ok());
+            let is_new = number.is_none_or(|number: usize| number >= posted);
+            let is_said = body.iter().any(|byte| !byte.is_ascii_whitespace());
+            if is_new && is_said && !name.contains(&b'/') && matches!(id.as_str(), "" | "0") {
+                found.push((number, body.to_vec()));
+            }
+        }
+        found.sort_by_key(|(number, _)| number.unwrap_or(usize::MAX));
+        found.into_iter().map(|(_, body)| body).collect()
     }
 
     fn comment(&self, pr: &str, index: usize) -> Option<Comment> {
         let folder = format!("{pr}/comments/{index}");
         let body = format!("{folder}/body").into_bytes();
         Some(Comment {
-            id: self.text(&folder, "id")?.parse().ok()?,
+            id: self
+                .text(&folder, "id")?
+                .parse()
+                .ok()
+                .filter(|id| index == 0 || *id != 0)?,
             user: self.text(&folder, "user")?,
             body: self
                 .files
@@ -313,9 +392,10 @@ impl Reader {
         Some(String::from_utf8_lossy(bytes).trim().to_owned())
     }
 
-    fn below(&self, prefix: &str) -> impl Iterator<Item = (&Vec<u8>, &Arc<[u8]>)> {
+    /// Returns what lies in a folder, at any depth.
+    fn below(&self, folder: &str) -> impl Iterator<Item = (&Vec<u8>, &Arc<[u8]>)> {
+        let prefix = format!("{}/", folder.trim_end_matches('/'));
         let start = Bound::Included(prefix.as_bytes().to_vec());
-        let prefix = prefix.to_owned();
         self.files
             .range((start, Bound::Unbounded))
             .take_while(move |(path, _)| path.starts_with(prefix.as_bytes()))
@@ -341,169 +421,8 @@ impl Reader {
         dirty
     }
 
-    /// Returns the edits that make the branch say what `difference` brings, and
-    /// nothing more: none where it says so already.
-    pub fn edits(&self, difference: &Difference) -> Vec<Put> {
-        let mut puts = Puts::default();
-        for id in &difference.removed {
-            match id {
-                Id::Repo(repo) => self.drop(&mut puts, &format!("{repo}/.monitor")),
-                Id::Commit(repo, sha) => self.drop(&mut puts, &format!("{repo}/commit/{sha}")),
-                Id::Pr(repo, number) => self.drop(&mut puts, &pr_folder(repo, *number)),
-                Id::Ref(repo, name) => self.drop(&mut puts, &ref_folder(repo, name)),
-                Id::Status(repo, sha, context) => {
-                    self.drop_status(&mut puts, &status_folder(repo, sha, context));
-                }
-            }
-        }
-        let new = &difference.updated;
-        for ((repo, number), pr) in &new.prs {
-            self.put_pr(&mut puts, &pr_folder(repo, *number), pr);
-        }
-        for ((repo, name), head) in &new.refs {
-            self.put(&mut puts, &ref_folder(repo, name), "head", head);
-        }
-        for ((repo, sha, context), status) in &new.statuses {
-            let folder = status_folder(repo, sha, context);
-            self.put(&mut puts, &folder, "state", status.state.word());
-            self.keep(
-                &mut puts,
-                &folder,
-                "description",
-                status.description.as_deref(),
-            );
-            self.keep(
-                &mut puts,
-                &folder,
-                "target_url",
-                status.target_url.as_deref(),
-            );
-        }
-        for repo in new.repos.difference(&self.always) {
-            self.write(&mut puts, format!("{repo}/.monitor"), Vec::new());
-        }
-        puts.list
-    }
-
-    /// Returns the edits that take the marks away.
-    pub fn cleaned(&self) -> Vec<Put> {
-        let Dirty { repos, prs, refs } = &self.dirty;
-        let mut puts = Puts::default();
-        for repo in repos {
-            self.drop(&mut puts, &format!("{repo}/.dirty"));
-        }
-        for (repo, number) in prs {
-            self.drop(&mut puts, &format!("{}/.dirty", pr_folder(repo, *number)));
-        }
-        for (repo, name) in refs {
-            self.drop(&mut puts, &format!("{}/.dirty", ref_folder(repo, name)));
-        }
-        puts.list
-    }
-
-    /// Returns the edits that bring the `.error` files of followed repositories
-    /// up to date: `reason` says what one is to hold (`Some(None)`: it goes;
-    /// `None`: it stays as it is).
-    pub fn errors(&self, reason: impl Fn(&Repo) -> Option<Option<String>>) -> Vec<Put> {
-        let mut puts = Puts::default();
-        for repo in &self.snapshot.repos {
-            let path = format!("{repo}/.error");
-            match reason(repo) {
-                Some(Some(text)) => self.write(&mut puts, path, text.into_bytes()),
-                Some(None) => self.drop(&mut puts, &path),
-                None => (),
-            }
-        }
-        puts.list
-    }
-
-    fn put_pr(&self, puts: &mut Puts, folder: &str, pr: &Pr) {
-        self.put(puts, folder, "head", &pr.head);
-        self.keep(puts, folder, "head-repo", pr.head_repo.as_deref());
-        self.put(puts, folder, "state", pr.state.word());
-        self.put(puts, folder, "title", &pr.title);
-        self.put(puts, folder, "base", &pr.base);
-        self.put(puts, folder, "owner", &pr.owner);
-        self.keep(puts, folder, "draft", pr.draft.then_some("true"));
-        self.keep(puts, folder, "merged", pr.merged.then_some("true"));
-        let labels = pr.labels.join("\n");
-        self.keep(
-            puts,
-            folder,
-            "labels",
-            (!labels.is_empty()).then_some(&labels),
-        );
-        self.keep(puts, folder, "review", pr.review.as_deref());
-        let mut index = 0;
-        for comment in &pr.comments {
-            let folder = format!("{folder}/comments/{index}");
-            self.put(puts, &folder, "id", &comment.id.to_string());
-            self.put(puts, &folder, "user", &comment.user);
-            self.write(puts, format!("{folder}/body"), comment.body.clone());
-            index += 1;
-        }
-        while self.has(&format!("{folder}/comments/{index}")) {
-            self.drop(puts, &format!("{folder}/comments/{index}"));
-            index += 1;
-        }
-    }
-
-    /// A context goes with all below it, unless another context is there.
-    fn drop_status(&self, puts: &mut Puts, folder: &str) {
-        let nested = |path: &Vec<u8>| {
-            let rest = &path[folder.len() + 1..];
-            rest.ends_with(b"/state")
-        };
-        if !self
-            .below(&format!("{folder}/"))
-            .any(|(path, _)| nested(path))
-        {
-            return self.drop(puts, folder);
-        }
-        for name in ["state", "description", "target_url"] {
-            self.drop(puts, &format!("{folder}/{name}"));
-        }
-    }
-
-    fn put(&self, puts: &mut Puts, folder: &str, name: &str, text: &str) {
-        self.write(
-            puts,
-            format!("{folder}/{name}"),
-            format!("{text}\n").into_bytes(),
-        );
-    }
-
-    fn keep(&self, puts: &mut Puts, folder: &str, name: &str, text: Option<&str>) {
-        match text {
-            Some(text) => self.put(puts, folder, name, text),
-            None => self.drop(puts, &format!("{folder}/{name}")),
-        }
-    }
-
-    fn write(&self, puts: &mut Puts, path: String, content: Vec<u8>) {
-        let same = |there: &Arc<[u8]>| **there == *content;
-        if !self.files.get(path.as_bytes()).is_some_and(same) {
-            puts.list.push(Put {
-                path,
-                content: Some(content),
-            });
-        }
-    }
-
-    fn drop(&self, puts: &mut Puts, path: &str) {
-        // What is above it may have gone already.
-        let gone = |end: usize| puts.gone.contains(&path[..end]);
-        if self.has(path) && !path.match_indices('/').any(|(end, _)| gone(end)) {
-            puts.gone.insert(path.into());
-            puts.list.push(Put {
-                path: path.into(),
-                content: None,
-            });
-        }
-    }
-
     fn has(&self, path: &str) -> bool {
-        self.files.contains_key(path.as_bytes()) || self.below(&format!("{path}/")).next().is_some()
+        self.files.contains_key(path.as_bytes()) || self.below(path).next().is_some()
     }
 }
 
@@ -518,6 +437,28 @@ fn ref_folder(repo: &Repo, name: &RefName) -> String {
 fn status_folder(repo: &Repo, sha: &str, context: &Context) -> String {
     let context = String::from_utf8_lossy(context.as_bytes());
     format!("{repo}/commit/{sha}/status/{context}")
+}
+
+/// Returns the files of a commit whose paths are `wanted`.
+pub async fn files(
+    client: &dyn Client,
+    commit: &ObjectId,
+    wanted: impl Fn(&[u8]) -> bool,
+) -> Result<Vec<(Vec<u8>, Arc<[u8]>)>> {
+    let mut found = Vec::new();
+    let mut items = client.walk(&At::Commit(*commit), &TreePath::root(), false);
+    while let Some(item) = items.next().await {
+        let item = item?;
+        if wanted(item.path.as_bytes()) {
+            found.push((item.path.as_bytes().to_vec(), Some(item.entry)));
+        }
+    }
+    let contents = contents(client, &found).await?;
+    let read = found.into_iter().filter_map(|(path, entry)| {
+        let content = contents.get(&entry?.id)?.clone();
+        Some((path, content))
+    });
+    Ok(read.collect())
 }
 
 /// Reads the blobs of what changed, each once.

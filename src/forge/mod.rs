@@ -109,7 +109,7 @@ impl PrState {
 /// A comment of a pull request; number 0 of each is its description.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Comment {
-    /// The forge's id; 0 for the description, and for one not posted yet.
+    /// The forge's id; 0 for the description.
     pub id: u64,
     pub user: String,
     /// Byte for byte.
@@ -129,11 +129,16 @@ pub struct Pr {
     pub owner: String,
     pub draft: bool,
     pub merged: bool,
+    /// When it was closed, as the forge writes it (RFC 3339).
+    pub closed_at: Option<String>,
     /// In order of their names.
     pub labels: Vec<String>,
     /// `approved` or `changes_requested`, where somebody said so.
     pub review: Option<String>,
     pub comments: Vec<Comment>,
+    /// What somebody wants to say there and is not posted yet, in the order of
+    /// the folders that hold them.
+    pub drafts: Vec<Vec<u8>>,
 }
 
 impl Pr {
@@ -148,9 +153,11 @@ impl Pr {
             owner: owner.into(),
             draft: false,
             merged: false,
+            closed_at: None,
             labels: Vec::new(),
             review: None,
             comments: Vec::new(),
+            drafts: Vec::new(),
         }
     }
 

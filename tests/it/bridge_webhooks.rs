@@ -1,25 +1,18 @@
 //! What GitHub tells by itself: its own examples of every event, and the
 //! listener they come to.
 
-use std::process::Command;
 use std::sync::Arc;
 
 use datakit::bridge::github::api::Event;
-use datakit::bridge::github::http::provide_tls;
 use datakit::bridge::github::webhook::{Inbox, parse, router};
-use hmac::{Hmac, KeyInit as _, Mac as _};
-use sha2::Sha256;
+
+use crate::github::schema::unzipped;
+use crate::github::sign;
 
 /// Every example with the name of its event.
 fn examples() -> Vec<(String, Vec<u8>)> {
-    let file = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/data/github/webhooks.ndjson.gz"
-    );
-    let output = Command::new("gzip").args(["-dc", file]).output().unwrap();
-    assert!(output.status.success());
-    let lines = output
-        .stdout
+    let text = unzipped("webhooks.ndjson.gz");
+    let lines = text
         .split(|byte| *byte == b'\n')
         .filter(|line| !line.is_empty());
     lines
@@ -42,26 +35,39 @@ fn every_example_of_github_is_understood() {
             Event::Pr(_, number, pr) => format!("{number} {}", pr.state.word()),
             Event::Look(_, number) => format!("look at {number}"),
             Event::Ref(_, name, head) => format!("{name} {}", head.as_deref().unwrap_or("gone")),
+            Event::Rebuild(_, sha, context) => match context {
+                Some(context) => format!("again {} {context}", &sha[..7]),
+                None => format!("again {}", &sha[..7]),
+            },
+            Event::Account(account) => format!("of {account}"),
+            Event::Again(_) => "again".into(),
             Event::Status(_, sha, context, status) => {
                 format!("{} {context} {}", &sha[..7], status.state.word())
             }
         };
-        told.extend(
-            events
-                .iter()
-                .map(|event| format!("{kind} {} {}", event.repo(), shown(event))),
-        );
+        told.extend(events.iter().map(|event| match event.repo() {
+            Some(repo) => format!("{kind} {repo} {}", shown(event)),
+            None => format!("{kind} {}", shown(event)),
+        }));
     }
     told.sort();
     told.dedup();
     insta::assert_snapshot!(told.join("\n"), @r"
+    check_run github/hello-world again d6fde92 randscape
+    check_suite Codertocat/Hello-World again ec26c3e
     delete Codertocat/Hello-World tags/simple-tag gone
+    installation of Codertocat
+    installation of octocat
+    installation_repositories of Codertocat
+    installation_repositories of octocat
     pull_request Codertocat/Hello-World 2 closed
     pull_request Codertocat/Hello-World 2 open
     pull_request_review Codertocat/Hello-World look at 2
     push Codertocat/Hello-World heads/master 6113728f27ae82c7b1a177c8d03f9e96e0adf246
     push Codertocat/Hello-World tags/simple-tag 6113728f27ae82c7b1a177c8d03f9e96e0adf246
     push Codertocat/Hello-World tags/simple-tag gone
+    repository of Codertocat
+    repository of Octocoders
     status Codertocat/Hello-World 6113728 default success
     ");
 }
@@ -92,18 +98,6 @@ fn nonsense_is_no_panic() {
     }
 }
 
-fn sign(secret: &str, body: &[u8]) -> String {
-    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
-    mac.update(body);
-    let hex: String = mac
-        .finalize()
-        .into_bytes()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    format!("sha256={hex}")
-}
-
 #[tokio::test]
 async fn deliveries_are_answered_and_kept_until_they_are_used() {
     let inbox = Arc::new(Inbox::default());
@@ -115,7 +109,7 @@ async fn deliveries_are_answered_and_kept_until_they_are_used() {
         .into_iter()
         .find(|(kind, _)| kind == "status")
         .unwrap();
-    provide_tls();
+    datakit::tls::provide();
     let client = reqwest::Client::new();
     let deliver = |id: &'static str, signature: Option<String>| {
         let request = client

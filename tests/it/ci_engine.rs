@@ -195,18 +195,14 @@ async fn cache() {
     dk.rounds().await;
     assert_eq!(dk.count(), 0);
     let metadata = dk.metadata_branch();
+    let all = Chosen {
+        which: Which::All,
+        ..all_of("heads/master")
+    };
+    let one_of = all_of("heads/master");
     let (first, second) = tokio::join!(
-        request::rebuild(
-            &*dk.dk,
-            &metadata,
-            &Chosen {
-                which: Which::All,
-                step: None,
-                failed: false
-            },
-            None
-        ),
-        request::rebuild(&*dk.dk, &metadata, &all_of("heads/master"), None),
+        request::rebuild(&*dk.dk, &metadata, &all, None),
+        request::rebuild(&*dk.dk, &metadata, &one_of, None),
     );
     assert_eq!(first.unwrap(), second.unwrap());
     dk.expect(&one, "test", "pending Running test").await;
@@ -359,7 +355,7 @@ async fn history_is_a_chain_and_an_index() {
         &metadata,
         &source,
         &outputs,
-        &BTreeMap::new(),
+        &std::collections::BTreeMap::new(),
     )
     .await;
     let first = first.unwrap().unwrap();
@@ -374,7 +370,7 @@ async fn history_is_a_chain_and_an_index() {
         &metadata,
         &source,
         &outputs,
-        &BTreeMap::new(),
+        &std::collections::BTreeMap::new(),
     )
     .await;
     assert_eq!(again.unwrap(), None, "the same adds no commit");
@@ -387,7 +383,7 @@ async fn history_is_a_chain_and_an_index() {
         &metadata,
         &source,
         &outputs,
-        &BTreeMap::new(),
+        &std::collections::BTreeMap::new(),
     )
     .await;
     let commit = dk.dk.commit(&second.unwrap().unwrap()).await.unwrap();
@@ -504,7 +500,7 @@ async fn a_fork_waits_for_approval_and_keeps_its_results_to_itself() {
 async fn secrets_are_for_whom_they_are_granted_to() {
     let config = project(&format!(
         "untrusted = \"sandbox\"\n{TEST}secrets = [\"KEY\"]\n\
-         [[project.secret]]\nname = \"KEY\"\nsteps = [\"test\"]\nrefs = [\"heads/master\", \"pr/*\"]\n"
+         [[project.secret]]\nname = \"KEY\"\nsteps = [\"test\"]\nrefs = [\"heads/master\"]\n"
     ));
     let mut dk = Place::new(&config).await;
     let sha = dk.commit(&[("a", "1")]).await;

@@ -179,7 +179,7 @@ fn what_is_wrong_is_said() {
     sandbox.write("ci.toml", CONFIG.replace("needs", "nedes"));
     let said = sandbox.dk(SERVE);
     assert!(
-        said.contains("ci.toml:15:") && said.ends_with("exit status 2\n"),
+        said.contains("ci.toml:14:") && said.ends_with("exit status 2\n"),
         "{said}"
     );
     sandbox.write("ci.toml", CONFIG);

@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 
 use datakit::ci::engine::{Engine, Options, Round};
 use datakit::ci::request::{self, Chosen, Which};
-use datakit::ci::{config, why};
+use datakit::ci::{config, retention, why};
 use datakit::client::At;
-use datakit::model::{Kind, TreePath};
+use datakit::model::{BranchName, Kind, Time, TreePath};
 
 use crate::ci_engine::world::*;
 
@@ -308,11 +308,9 @@ async fn canaries_are_all_that_is_tested() {
     assert_eq!((round.evaluated, round.statuses), (1, 1));
     assert_eq!(dk.status(&one, "test").await, " ");
     assert_eq!(dk.status(&two, "test").await, "pending Running test");
-    let url = dk.read(
-        "github-metadata",
-        &format!("{PROJECT}/commit/{two}/status/ci/datakit/test/target_url"),
-    );
-    assert_eq!(url.await, None, "there is no page");
+    let url = format!("{PROJECT}/commit/{two}/status/ci/datakit/test/target_url");
+    let url = dk.read("github-metadata", &url).await;
+    assert_eq!(url, None, "there is no page");
 }
 
 #[tokio::test]
@@ -376,4 +374,54 @@ async fn a_log_is_in_the_store_while_it_grows() {
     let log = dk.read(&result, "log").await.unwrap();
     assert!(log.contains("The log ends here") && log.len() < 1 << 21);
     assert_eq!(dk.read(&result, "log.d/00000001").await, None);
+}
+
+#[tokio::test]
+async fn old_builds_are_dropped_but_not_what_a_target_has() {
+    let steps = format!("keep = {{ logs = \"1d\", builds = 2 }}\n{TEST}outputs = [\"out\"]\n");
+    let mut dk = Place::new(&project(&steps)).await;
+    let mut results = Vec::new();
+    for number in 1..=4 {
+        dk.clock.0.store(number, Ordering::SeqCst);
+        let sha = dk.commit(&[("a", &number.to_string())]).await;
+        dk.head("master", &sha).await;
+        dk.begun().await.succeed(&[("out", "o")]);
+        dk.expect(&sha, "test", "success Success").await;
+        if number == 1 {
+            dk.forge(&[("ref/tags/v1/head", &sha)]).await;
+            dk.rounds().await;
+        }
+        results.push(dk.result("heads/master", "test"));
+    }
+    let keep = config::Keep {
+        logs: Some(std::time::Duration::from_secs(86400)),
+        builds: Some(2),
+    };
+    let keeps = [(dk.repo(), keep)].into();
+    let sweep = async |days: i64| {
+        let now = Time {
+            seconds: days * 86400 + 10,
+            offset: 0,
+        };
+        let current = |branch: &BranchName| *branch == results[3];
+        retention::sweep(&*dk.dk, &keeps, current, now)
+            .await
+            .unwrap()
+    };
+    let dropped = |logs, builds| retention::Dropped { logs, builds };
+    assert_eq!(sweep(0).await, dropped(0, 1));
+    assert_eq!(sweep(2).await, dropped(1, 0));
+    assert_eq!(sweep(9).await, dropped(0, 0), "once is enough");
+    let log = async |index: usize| dk.read(&results[index].to_string(), "log").await;
+    for (index, wanted) in [(0, "=== Run"), (2, "expired 1970-01-03\n"), (3, "=== Run")] {
+        assert!(log(index).await.unwrap().starts_with(wanted), "{index}");
+    }
+    assert_eq!(log(1).await, None);
+    let expired = results[2].to_string();
+    assert_eq!(dk.commits(&expired).await, 1);
+    assert_eq!(
+        dk.read(&expired, "value/out").await.unwrap(),
+        "o",
+        "still a result"
+    );
 }

@@ -247,6 +247,6 @@ async fn odd_files_are_passed_over_and_marks_are_found() {
         dirty.refs,
         [(repo, TreePath::new("heads/x").unwrap())].into()
     );
-    let cleaned = commit(&*dk, reader.cleaned()).await;
+    let cleaned = commit(&*dk, reader.cleaned(reader.dirty())).await;
     assert!(read(&*dk, &cleaned).await.dirty().is_empty());
 }

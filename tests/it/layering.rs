@@ -12,7 +12,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("logging", &[]),
     ("metrics", &[]),
-    ("store", &["metrics", "model"]),
+    ("tls", &[]),
+    ("store", &["metrics", "model", "tls"]),
     ("namespace", &["logging", "metrics", "model", "store"]),
     ("ninep", &["model"]),
     ("ninep/server", &["metrics", "model", "namespace", "ninep"]),
@@ -20,14 +21,14 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("client/local", &["client", "model", "store"]),
     ("client/remote", &["client", "model", "ninep"]),
     ("forge", &["client", "model"]),
-    ("bridge", &["client", "forge", "metrics", "model"]),
+    ("bridge", &["client", "forge", "metrics", "model", "tls"]),
     ("ci", &["client", "forge", "metrics", "model"]),
     ("ui", &["model"]),
     ("commands", &["client", "model", "ui"]),
     (
         "commands/bridge",
         &[
-            "bridge", "client", "commands", "forge", "metrics", "model", "ui",
+            "bridge", "client", "commands", "forge", "logging", "metrics", "model", "tls", "ui",
         ],
     ),
     (

@@ -14,7 +14,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde::Deserialize;
 
 use super::api::{Error, Result};
-use crate::forge::Repo;
+use super::http::{Of, text};
 
 /// Who asks.
 pub enum Auth {
@@ -80,17 +80,26 @@ impl Auth {
         Err(Missing::Nowhere(cookie))
     }
 
-    /// Returns what to send for calls about a repository.
+    /// Returns what to send for calls about a repository or an account.
     pub(super) async fn token(
         &self,
         client: &reqwest::Client,
         url: &str,
-        repo: &Repo,
+        of: Of<'_>,
     ) -> Result<Option<String>> {
         match self {
             Self::Anonymous => Ok(None),
             Self::Token(token) => Ok(Some(token.clone())),
-            Self::App(app) => app.token(client, url, repo).await.map(Some),
+            Self::App(app) => app.token(client, url, of).await.map(Some),
+        }
+    }
+
+    /// Forgets a token that GitHub does not know any more. `false`: there is no
+    /// other.
+    pub(super) fn forget(&self, of: Of<'_>) -> bool {
+        match self {
+            Self::Anonymous | Self::Token(_) => false,
+            Self::App(app) => app.forget(of),
         }
     }
 }
@@ -129,6 +138,7 @@ struct Tokens {
 
 /// A token is renewed so long before it ends (it lives an hour).
 const EARLY: Duration = Duration::from_secs(300);
+/// Where GitHub does not say when it ends.
 const LIFE: Duration = Duration::from_secs(3600);
 
 #[derive(Deserialize)]
@@ -139,6 +149,7 @@ struct Installation {
 #[derive(Deserialize)]
 struct Granted {
     token: String,
+    expires_at: Option<String>,
 }
 
 impl App {
@@ -155,16 +166,40 @@ impl App {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn token(&self, client: &reqwest::Client, url: &str, repo: &Repo) -> Result<String> {
-        let known = self.state().installations.get(repo.user()).copied();
+    fn forget(&self, of: Of<'_>) -> bool {
+        let state = &mut *self.state();
+        let Some(installation) = state.installations.remove(of.account()) else {
+            return false;
+        };
+        state.tokens.remove(&installation).is_some()
+    }
+
+    /// Returns the installation of an account.
+    async fn installation(
+        &self,
+        client: &reqwest::Client,
+        url: &str,
+        of: Of<'_>,
+    ) -> Result<Installation> {
+        let ask = async |path: String| self.ask(client.get(path)).await;
+        match of {
+            Of::Repo(repo) => ask(format!("{url}/repos/{repo}/installation")).await,
+            Of::Account(account) => match ask(format!("{url}/orgs/{account}/installation")).await {
+                Err(Error::Missing(_)) => ask(format!("{url}/users/{account}/installation")).await,
+                found => found,
+            },
+        }
+    }
+
+    async fn token(&self, client: &reqwest::Client, url: &str, of: Of<'_>) -> Result<String> {
+        let known = self.state().installations.get(of.account()).copied();
         let installation = match known {
             Some(id) => id,
             None => {
-                let path = format!("{url}/repos/{repo}/installation");
-                let found: Installation = self.ask(client.get(path)).await?;
+                let found = self.installation(client, url, of).await?;
                 self.state()
                     .installations
-                    .insert(repo.user().into(), found.id);
+                    .insert(of.account().into(), found.id);
                 found.id
             }
         };
@@ -175,7 +210,10 @@ impl App {
         }
         let path = format!("{url}/app/installations/{installation}/access_tokens");
         let granted: Granted = self.ask(client.post(path)).await?;
-        let until = SystemTime::now() + LIFE;
+        let ends = granted
+            .expires_at
+            .and_then(|time| time.parse::<jiff::Timestamp>().ok());
+        let until = ends.map_or_else(|| SystemTime::now() + LIFE, SystemTime::from);
         self.state()
             .tokens
             .insert(installation, (granted.token.clone(), until));
@@ -190,7 +228,7 @@ impl App {
         let jwt = self
             .jwt(SystemTime::now())
             .map_err(|error| Error::Forbidden(error.to_string()))?;
-        let failed = |error: reqwest::Error| Error::Unreachable(error.without_url().to_string());
+        let failed = |error: reqwest::Error| Error::Unreachable(text(&error.without_url()));
         let answer = request
             .header("accept", "application/vnd.github+json")
             .bearer_auth(jwt)
@@ -206,8 +244,8 @@ impl App {
                 _ => Error::Unreachable(why),
             });
         }
-        let text = answer.text().await.map_err(failed)?;
-        serde_json::from_str(&text)
+        let body = answer.text().await.map_err(failed)?;
+        serde_json::from_str(&body)
             .map_err(|error| Error::Unreachable(format!("not understood: {error}")))
     }
 

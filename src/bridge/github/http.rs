@@ -1,29 +1,33 @@
-//! GitHub's REST API, as far as the bridge needs it.
+//! GitHub's REST API as HTTP: pages, ETags, limits. What is asked for is in
+//! [`super::rest`].
 //!
 //! - Every listing is read to its last page, or the call fails.
-//! - What was read is kept with its ETag: asking again costs nothing where
-//!   nothing changed, after a restart too ([`Http::kept`]).
+//! - What was read is noted with its ETag: asking again costs nothing where
+//!   nothing changed, after a restart too.
 //! - Limits are obeyed: an exhausted budget fails calls without sending them
 //!   until it is filled again; changes are sent one at a time, spaced.
 //!
-//! Sources: docs.github.com/rest (pulls, issues, git, commits/statuses), and
-//! its pages on pagination, conditional requests, rate limits.
+//! Sources: docs.github.com/rest, its pages on pagination, on conditional
+//! requests and on rate limits.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use reqwest::header::{ETAG, HeaderMap, IF_NONE_MATCH, LINK, RETRY_AFTER};
 use reqwest::{Method, StatusCode};
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
-use super::api::{Api, Error, Result};
+use super::api::{Error, Result};
 use super::auth::Auth;
-use super::plan::Push;
-use super::wire;
-use crate::forge::{Context, Pr, RefName, Repo, Sha, Status};
+use super::notes::Notes;
+use crate::forge::Repo;
+use crate::metrics::{Call, metrics};
 
 /// How long one answer may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -31,8 +35,13 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const LONGEST: usize = 32 << 20;
 /// Pages of one listing; beyond, something is wrong.
 const PAGES: usize = 1000;
-/// Pull requests whose comments are asked for at the same time.
-const AT_ONCE: usize = 4;
+/// Asks for pages as long as there are.
+pub(super) const PAGE: &str = "per_page=100";
+/// How long to be quiet after a secondary limit that names no time: twice as
+/// long each time.
+const QUIET: Duration = Duration::from_secs(60);
+/// Nothing GitHub asks for is longer.
+const LONGEST_QUIET: Duration = Duration::from_secs(3700);
 
 /// How GitHub is talked to.
 #[derive(Clone, Debug)]
@@ -45,17 +54,33 @@ pub struct Settings {
     pub force_refs: bool,
 }
 
-/// An answer, kept for when nothing has changed.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Kept {
-    pub etag: String,
-    /// The next page, where there is one.
-    pub next: Option<String>,
-    pub body: String,
+/// What a call is about, which decides the token.
+#[derive(Clone, Copy, Debug)]
+pub enum Of<'a> {
+    Repo(&'a Repo),
+    Account(&'a str),
+}
+
+impl Of<'_> {
+    /// The user or organisation.
+    pub fn account(&self) -> &str {
+        match self {
+            Self::Repo(repo) => repo.user(),
+            Self::Account(account) => account,
+        }
+    }
+
+    /// Where what it is about lies in the API, and in the notes.
+    fn place(&self) -> String {
+        match self {
+            Self::Repo(repo) => repo.to_string(),
+            Self::Account(account) => (*account).to_owned(),
+        }
+    }
 }
 
 /// What is left of the budget.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Budget {
     pub limit: Option<u64>,
     pub remaining: Option<u64>,
@@ -65,9 +90,10 @@ pub struct Budget {
 
 /// GitHub over HTTP.
 pub struct Http {
-    client: reqwest::Client,
-    settings: Settings,
-    auth: Auth,
+    pub(super) client: reqwest::Client,
+    pub(super) settings: Settings,
+    pub(super) auth: Auth,
+    notes: Arc<Notes>,
     state: Mutex<State>,
     /// One change at a time, with a pause after each.
     turn: tokio::sync::Semaphore,
@@ -75,25 +101,45 @@ pub struct Http {
 
 #[derive(Default)]
 struct State {
+    /// A budget each token: an App has one for each account.
+    budgets: BTreeMap<String, Limits>,
+    last_change: Option<Instant>,
+    /// Notes that were asked for since their repository was begun.
+    used: BTreeSet<String>,
+}
+
+#[derive(Default)]
+struct Limits {
     budget: Budget,
     /// Nothing is sent before.
     blocked: Option<Instant>,
-    last_change: Option<Instant>,
-    kept: BTreeMap<String, Kept>,
-    /// Something was kept or forgotten since [`Http::kept`] was asked last.
-    changed: bool,
+    /// Secondary limits met in a row.
+    met: u32,
 }
 
-/// One page of an answer.
-struct Page {
-    body: String,
+/// An answer worth keeping: a line that says of what, then the answer.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    url: String,
+    etag: String,
+    /// The next page, where there is one.
     next: Option<String>,
 }
 
+/// An answer.
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: String,
+}
+
 impl Http {
-    /// `kept` is what [`Http::kept`] gave before a restart.
-    pub fn new(settings: Settings, auth: Auth, kept: BTreeMap<String, Kept>) -> Result<Self> {
-        provide_tls();
+    /// `notes` has what was noted before a restart.
+    pub fn new(mut settings: Settings, auth: Auth, notes: Arc<Notes>) -> Result<Self> {
+        crate::tls::provide();
+        settings
+            .url
+            .truncate(settings.url.trim_end_matches('/').len());
         let client = reqwest::Client::builder()
             .user_agent(concat!("dk/", env!("CARGO_PKG_VERSION")))
             .timeout(PATIENCE)
@@ -104,26 +150,48 @@ impl Http {
             client,
             settings,
             auth,
-            state: Mutex::new(State {
-                kept,
-                ..State::default()
-            }),
+            notes,
+            state: Mutex::default(),
             turn: tokio::sync::Semaphore::new(1),
         })
     }
 
+    /// Returns the budget of which least is left.
     pub fn budget(&self) -> Budget {
-        self.state().budget
-    }
-
-    /// Returns the answers worth keeping, if they changed since this was asked.
-    pub fn kept(&self) -> Option<BTreeMap<String, Kept>> {
-        let state = &mut *self.state();
-        std::mem::take(&mut state.changed).then(|| state.kept.clone())
+        let state = self.state();
+        let known = state.budgets.values().map(|limits| limits.budget);
+        let known = known.filter(|budget| budget.remaining.is_some());
+        known
+            .min_by_key(|budget| budget.remaining)
+            .unwrap_or_default()
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whose budget a call uses.
+    fn payer(&self, of: Of<'_>) -> String {
+        match self.auth {
+            Auth::App(_) => of.account().to_ascii_lowercase(),
+            Auth::Anonymous | Auth::Token(_) => String::new(),
+        }
+    }
+
+    pub(super) fn begin_reading(&self, repo: &Repo) {
+        let (from, to) = (format!("{repo}/.http/"), format!("{repo}/.http0"));
+        let range = (Bound::Included(from), Bound::Excluded(to));
+        let used = &mut self.state().used;
+        let old: Vec<String> = used.range::<String, _>(range).cloned().collect();
+        old.iter().for_each(|path| _ = used.remove(path));
+    }
+
+    pub(super) fn finish_reading(&self, repo: &Repo) {
+        for (path, _) in self.notes.below(&format!("{repo}/.http")) {
+            if !self.state().used.contains(&path) {
+                self.notes.remove(&path);
+            }
+        }
     }
 
     /// Sends one request and reads its whole answer.
@@ -133,21 +201,47 @@ impl Http {
         url: &str,
         body: Option<&Value>,
         etag: Option<&str>,
-        repo: &Repo,
-    ) -> Result<(StatusCode, HeaderMap, String)> {
-        if let Some(blocked) = self.state().blocked {
+        of: Of<'_>,
+    ) -> Result<Answer> {
+        let payer = self.payer(of);
+        let blocked = |state: &State| state.budgets.get(&payer)?.blocked;
+        if let Some(blocked) = blocked(&self.state()) {
             let left = blocked.saturating_duration_since(Instant::now());
             if !left.is_zero() {
                 return Err(Error::Limited(left));
             }
         }
+        let answer = self.send_as(&method, url, body, etag, of).await?;
+        let answer = match answer.status {
+            // An App's token may have been taken back before its time.
+            StatusCode::UNAUTHORIZED if self.auth.forget(of) => {
+                self.send_as(&method, url, body, etag, of).await?
+            }
+            _ => answer,
+        };
+        self.account(&payer, &answer);
+        match answer.status {
+            StatusCode::NOT_MODIFIED => Ok(answer),
+            status if status.is_success() => Ok(answer),
+            _ => Err(self.failure(&payer, url, &answer)),
+        }
+    }
+
+    async fn send_as(
+        &self,
+        method: &Method,
+        url: &str,
+        body: Option<&Value>,
+        etag: Option<&str>,
+        of: Of<'_>,
+    ) -> Result<Answer> {
         let token = self
             .auth
-            .token(&self.client, &self.settings.url, repo)
+            .token(&self.client, &self.settings.url, of)
             .await?;
         let mut request = self
             .client
-            .request(method, url)
+            .request(method.clone(), url)
             .header("accept", "application/vnd.github+json")
             .header("x-github-api-version", "2022-11-28");
         if let Some(token) = token {
@@ -162,151 +256,211 @@ impl Http {
                 .header("content-type", "application/json")
                 .body(body);
         }
-        let unreachable = |error: reqwest::Error| Error::Unreachable(text(&error));
-        let mut answer = request.send().await.map_err(unreachable)?;
+        let failed = |error: reqwest::Error| {
+            count("failed");
+            Error::Unreachable(text(&error.without_url()))
+        };
+        let mut answer = request.send().await.map_err(failed)?;
         let (status, headers) = (answer.status(), answer.headers().clone());
         let mut body = Vec::new();
-        while let Some(chunk) = answer.chunk().await.map_err(unreachable)? {
+        while let Some(chunk) = answer.chunk().await.map_err(failed)? {
             if body.len() + chunk.len() > LONGEST {
-                return Err(Error::Unreachable(format!("{url}: the answer is too long")));
+                return Err(Error::Unreachable("an answer is too long".into()));
             }
             body.extend_from_slice(&chunk);
         }
-        self.account(status, &headers);
+        count(match status {
+            StatusCode::NOT_MODIFIED => "unchanged",
+            status if status.is_success() => "ok",
+            status if status.is_server_error() => "failed",
+            _ => "refused",
+        });
         let body = String::from_utf8_lossy(&body).into_owned();
-        match status {
-            StatusCode::NOT_MODIFIED => Ok((status, headers, body)),
-            status if status.is_success() => Ok((status, headers, body)),
-            status => Err(self.failure(status, url, &body)),
-        }
+        Ok(Answer {
+            status,
+            headers,
+            body,
+        })
     }
 
     /// Notes what an answer says of the budget.
-    fn account(&self, status: StatusCode, headers: &HeaderMap) {
+    fn account(&self, payer: &str, answer: &Answer) {
+        let headers = &answer.headers;
         let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
         let state = &mut *self.state();
+        let limits = state.budgets.entry(payer.into()).or_default();
         if let Some(remaining) = number("x-ratelimit-remaining") {
-            state.budget = Budget {
+            limits.budget = Budget {
                 limit: number("x-ratelimit-limit"),
                 remaining: Some(remaining),
                 reset: number("x-ratelimit-reset"),
             };
+            let left = i64::try_from(remaining).unwrap_or(i64::MAX);
+            metrics().github_budget.set(left);
         }
+        let budget = limits.budget;
+        let exhausted = || {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs();
+            let reset = budget.reset?;
+            (budget.remaining == Some(0))
+                .then(|| Duration::from_secs(reset.saturating_sub(now) + 1))
+        };
         let refused = matches!(
-            status,
+            answer.status,
             StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS
         );
         let after = number(RETRY_AFTER.as_str()).map(Duration::from_secs);
-        let exhausted = || {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs();
-            let reset = state.budget.reset?;
-            (state.budget.remaining == Some(0))
-                .then(|| Duration::from_secs(reset.saturating_sub(now) + 1))
-        };
+        let secondary = answer.status == StatusCode::TOO_MANY_REQUESTS
+            || (refused && answer.body.contains("secondary rate limit"));
         let pause = match (refused, after) {
             (true, Some(after)) => Some(after),
-            // A secondary limit that names no time: a minute, as is asked of clients.
-            (true, None) if status == StatusCode::TOO_MANY_REQUESTS => {
-                Some(exhausted().unwrap_or(Duration::from_secs(60)))
-            }
-            _ => exhausted(),
+            (true, None) => exhausted().or_else(|| {
+                let twice = 1 << limits.met.min(6);
+                secondary.then(|| QUIET * twice)
+            }),
+            (false, _) => exhausted(),
+        };
+        limits.met = match secondary {
+            true => limits.met + 1,
+            false if answer.status.is_success() => 0,
+            false => limits.met,
         };
         if let Some(pause) = pause {
-            state.blocked = Some(Instant::now() + pause.min(Duration::from_secs(3700)));
+            limits.blocked = Some(Instant::now() + pause.min(LONGEST_QUIET));
         }
     }
 
-    fn failure(&self, status: StatusCode, url: &str, body: &str) -> Error {
-        let said = serde_json::from_str::<Value>(body)
-            .ok()
-            .and_then(|value| Some(value.get("message")?.as_str()?.to_owned()))
-            .unwrap_or_default();
+    fn failure(&self, payer: &str, url: &str, answer: &Answer) -> Error {
+        let status = answer.status;
         let path = url.strip_prefix(&self.settings.url).unwrap_or(url);
-        let what = match said.is_empty() {
-            true => format!("{path}: {status}"),
-            false => format!("{path}: {status}: {said}"),
+        let what = match message(&answer.body) {
+            said if said.is_empty() => format!("{path}: {status}"),
+            said => format!("{path}: {status}: {said}"),
         };
+        let blocked = |state: &State| state.budgets.get(payer)?.blocked;
         match status.as_u16() {
             404 | 410 | 451 => Error::Missing(what),
             401 => Error::Forbidden(what),
-            403 | 429 => match self.state().blocked {
+            403 | 429 => match blocked(&self.state()) {
                 Some(blocked) if blocked > Instant::now() => {
                     Error::Limited(blocked - Instant::now())
                 }
                 _ => Error::Forbidden(what),
             },
+            408 => Error::Unreachable(what),
             400..=499 => Error::Rejected(what),
             _ => Error::Unreachable(what),
         }
     }
 
-    /// Reads one page, from memory where it has not changed.
-    async fn page(&self, repo: &Repo, url: &str) -> Result<Page> {
-        let known = self.state().kept.get(url).cloned();
-        let etag = known.as_ref().map(|kept| kept.etag.as_str());
-        let (status, headers, body) = self.send(Method::GET, url, None, etag, repo).await?;
-        if status == StatusCode::NOT_MODIFIED
-            && let Some(kept) = known
+    /// Reads one page, from the notes where it has not changed. `folder` is
+    /// where it is noted; the empty one, nowhere.
+    async fn page<T: Serialize + DeserializeOwned>(
+        &self,
+        of: Of<'_>,
+        folder: &str,
+        url: &str,
+    ) -> Result<(T, Option<String>)> {
+        let name = hex(&Sha256::digest(url)[..16]);
+        let note = format!("{}/{folder}/{name}", of.place());
+        self.state().used.insert(note.clone());
+        let known = self.notes.get(&note).and_then(|text| {
+            let (head, body) = text.split_once('\n')?;
+            let kept: Kept = serde_json::from_str(head).ok()?;
+            let value: T = serde_json::from_str(body).ok()?;
+            (kept.url == url).then_some((kept, value))
+        });
+        let etag = known.as_ref().map(|(kept, _)| kept.etag.as_str());
+        let answer = self.send(Method::GET, url, None, etag, of).await?;
+        if answer.status == StatusCode::NOT_MODIFIED
+            && let Some((kept, value)) = known
         {
-            return Ok(Page {
-                body: kept.body,
-                next: kept.next,
-            });
+            return Ok((value, kept.next));
         }
-        let next = headers.get(LINK).and_then(|link| next(link.to_str().ok()?));
+        let header = |name| answer.headers.get(name)?.to_str().ok();
         // A token goes nowhere else, whatever an answer says.
-        let next = next.filter(|next| next.starts_with(&self.settings.url));
-        let etag = headers.get(ETAG).and_then(|etag| etag.to_str().ok());
-        let state = &mut *self.state();
-        match etag {
-            Some(etag) => {
-                let kept = Kept {
-                    etag: etag.into(),
-                    next: next.clone(),
-                    body: body.clone(),
-                };
-                state.kept.insert(url.into(), kept);
-                state.changed = true;
+        let here = |next: &String| next.starts_with(&format!("{}/", self.settings.url));
+        let next = header(LINK).and_then(next).filter(here);
+        let value: T = parse(url, &answer.body)?;
+        let kept = header(ETAG).map(|etag| Kept {
+            url: url.into(),
+            etag: etag.into(),
+            next: next.clone(),
+        });
+        let text = kept.and_then(|kept| {
+            let head = serde_json::to_string(&kept).ok()?;
+            let body = serde_json::to_string(&value).ok()?;
+            Some(format!("{head}\n{body}"))
+        });
+        match text {
+            // A page at a cursor is not asked for again.
+            Some(text) if !folder.is_empty() && !url.contains("cursor=") => {
+                self.notes.set(&note, text);
             }
-            None => state.changed |= state.kept.remove(url).is_some(),
+            _ => self.notes.remove(&note),
         }
-        Ok(Page { body, next })
+        Ok((value, next))
     }
 
-    async fn get<T: DeserializeOwned>(&self, repo: &Repo, path: &str) -> Result<T> {
-        let url = format!("{}/repos/{repo}/{path}", self.settings.url);
-        let page = self.page(repo, &url).await?;
-        parse(&url, &page.body)
+    /// `path` begins with `/`.
+    pub(super) async fn get<T: Serialize + DeserializeOwned>(
+        &self,
+        of: Of<'_>,
+        folder: &str,
+        path: &str,
+    ) -> Result<T> {
+        let url = format!("{}{path}", self.settings.url);
+        self.page(of, folder, &url).await.map(|(value, _)| value)
     }
 
-    /// Reads all pages of a listing.
-    async fn list<T: DeserializeOwned>(&self, repo: &Repo, path: &str) -> Result<Vec<T>> {
-        let sign = if path.contains('?') { '&' } else { '?' };
-        let mut url = format!(
-            "{}/repos/{repo}/{path}{sign}per_page=100",
-            self.settings.url
-        );
-        let mut found = Vec::new();
+    /// Reads all pages, of [`PAGE`] where `path` says so, and gives each to
+    /// `take`, which may have had enough.
+    pub(super) async fn pages<T: Serialize + DeserializeOwned>(
+        &self,
+        of: Of<'_>,
+        folder: &str,
+        path: &str,
+        mut take: impl FnMut(T) -> std::ops::ControlFlow<()>,
+    ) -> Result<()> {
+        let mut url = format!("{}{path}", self.settings.url);
         for _ in 0..PAGES {
-            let page = self.page(repo, &url).await?;
-            found.extend(parse::<Vec<T>>(&url, &page.body)?);
-            match page.next {
+            let (value, next) = self.page(of, folder, &url).await?;
+            if take(value).is_break() {
+                return Ok(());
+            }
+            match next {
                 Some(next) => url = next,
-                None => return Ok(found),
+                None => return Ok(()),
             }
         }
         Err(Error::Unreachable(format!(
-            "{url}: the listing does not end"
+            "{path}: the listing does not end"
         )))
     }
 
-    /// Sends a change, in its turn.
-    async fn change(
+    /// Reads all pages of a listing.
+    pub(super) async fn list<T: Serialize + DeserializeOwned>(
         &self,
-        repo: &Repo,
+        of: Of<'_>,
+        folder: &str,
+        path: &str,
+    ) -> Result<Vec<T>> {
+        let mut found = Vec::new();
+        let take = |page: Vec<T>| {
+            found.extend(page);
+            std::ops::ControlFlow::Continue(())
+        };
+        self.pages(of, folder, path, take).await?;
+        Ok(found)
+    }
+
+    /// Sends a change, in its turn. Returns the body of the answer.
+    pub(super) async fn change(
+        &self,
+        of: Of<'_>,
         method: Method,
         path: &str,
-        body: Option<Value>,
+        body: Option<&Value>,
     ) -> Result<String> {
         let closed = |_| Error::Unreachable("the bridge is ending".into());
         let _turn = self.turn.acquire().await.map_err(closed)?;
@@ -314,180 +468,47 @@ impl Http {
         if let Some(last) = last {
             tokio::time::sleep_until(last + self.settings.spacing).await;
         }
-        let url = format!("{}/repos/{repo}/{path}", self.settings.url);
-        let sent = self.send(method, &url, body.as_ref(), None, repo).await;
+        let url = format!("{}{path}", self.settings.url);
+        let sent = self.send(method, &url, body, None, of).await;
         self.state().last_change = Some(Instant::now());
-        sent.map(|(_, _, body)| body)
-    }
-
-    /// Moves a ref, or makes it.
-    async fn set_ref(&self, repo: &Repo, name: &RefName, sha: &str) -> Result<()> {
-        let path = format!("git/refs/{}", segments(name));
-        let body = json!({ "sha": sha, "force": self.settings.force_refs });
-        match self.change(repo, Method::PATCH, &path, Some(body)).await {
-            Err(Error::Missing(_)) => (),
-            // What GitHub says where there is nothing to move.
-            Err(Error::Rejected(why)) if why.contains("does not exist") => (),
-            moved => return moved.map(drop),
-        }
-        let name = format!("refs/{}", String::from_utf8_lossy(name.as_bytes()));
-        let body = json!({ "ref": name, "sha": sha });
-        self.change(repo, Method::POST, "git/refs", Some(body))
-            .await
-            .map(drop)
+        sent.map(|answer| answer.body)
     }
 }
 
-#[async_trait::async_trait]
-impl Api for Http {
-    async fn pulls(&self, repo: &Repo) -> Result<BTreeMap<u64, Pr>> {
-        use futures_util::{StreamExt as _, TryStreamExt as _};
-        let pulls: Vec<wire::Pull> = self.list(repo, "pulls?state=open").await?;
-        let whole = pulls.into_iter().map(|pull| async move {
-            let pr = self.complete(repo, pull.number, pull.read()).await?;
-            Ok((pull.number, pr))
-        });
-        futures_util::stream::iter(whole)
-            .buffer_unordered(AT_ONCE)
-            .try_collect()
-            .await
-    }
-
-    async fn pull(&self, repo: &Repo, number: u64) -> Result<Option<Pr>> {
-        match self
-            .get::<wire::Pull>(repo, &format!("pulls/{number}"))
-            .await
-        {
-            Ok(pull) => Ok(Some(self.complete(repo, number, pull.read()).await?)),
-            Err(Error::Missing(_)) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    async fn complete(&self, repo: &Repo, number: u64, pr: Pr) -> Result<Pr> {
-        let comments = self
-            .list(repo, &format!("issues/{number}/comments"))
-            .await?;
-        let reviews = self.list(repo, &format!("pulls/{number}/reviews")).await?;
-        Ok(wire::complete(pr, comments, reviews))
-    }
-
-    async fn refs(&self, repo: &Repo) -> Result<BTreeMap<RefName, Sha>> {
-        let mut found = BTreeMap::new();
-        for kind in ["heads", "tags"] {
-            let refs: Vec<wire::Reference> = self
-                .list(repo, &format!("git/matching-refs/{kind}/"))
-                .await?;
-            for reference in refs {
-                let Some(name) = reference.name() else {
-                    tracing::warn!(target: "bridge", "{repo}: no tree can hold {:?}", reference.full);
-                    continue;
-                };
-                if let Some(sha) = self.peel(repo, reference.object).await? {
-                    found.insert(name, sha);
-                }
-            }
-        }
-        Ok(found)
-    }
-
-    async fn reference(&self, repo: &Repo, name: &RefName) -> Result<Option<Sha>> {
-        match self
-            .get::<wire::Reference>(repo, &format!("git/ref/{}", segments(name)))
-            .await
-        {
-            Ok(reference) => self.peel(repo, reference.object).await,
-            Err(Error::Missing(_)) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    async fn statuses(&self, repo: &Repo, sha: &str) -> Result<BTreeMap<Context, Status>> {
-        let mut url = format!(
-            "{}/repos/{repo}/commits/{sha}/status?per_page=100",
-            self.settings.url
-        );
-        let mut found = BTreeMap::new();
-        for _ in 0..PAGES {
-            let page = self.page(repo, &url).await?;
-            let combined: wire::Combined = parse(&url, &page.body)?;
-            found.extend(combined.statuses.into_iter().filter_map(wire::Status::read));
-            match page.next {
-                Some(next) => url = next,
-                None => return Ok(found),
-            }
-        }
-        Err(Error::Unreachable(format!(
-            "{url}: the listing does not end"
-        )))
-    }
-
-    async fn push(&self, push: &Push) -> Result<Option<u64>> {
-        match push {
-            Push::Pr(repo, number, pr) => {
-                let body = json!({ "title": pr.title, "state": pr.state.word(), "base": pr.base });
-                self.change(repo, Method::PATCH, &format!("pulls/{number}"), Some(body))
-                    .await?;
-            }
-            Push::Comment(repo, number, comment) => {
-                let body = json!({ "body": String::from_utf8_lossy(&super::plan::marked(repo, *number, comment)) });
-                let path = format!("issues/{number}/comments");
-                let made = self.change(repo, Method::POST, &path, Some(body)).await?;
-                return Ok(parse::<wire::Numbered>(&path, &made)
-                    .ok()
-                    .map(|made| made.id));
-            }
-            Push::Status(repo, sha, context, status) => {
-                let body = wire::Status::write(context, status);
-                self.change(repo, Method::POST, &format!("statuses/{sha}"), Some(body))
-                    .await?;
-            }
-            Push::SetRef(repo, name, sha) => self.set_ref(repo, name, sha).await?,
-            Push::RemoveRef(repo, name) => {
-                let path = format!("git/refs/{}", segments(name));
-                match self.change(repo, Method::DELETE, &path, None).await {
-                    Ok(_) | Err(Error::Missing(_)) => (),
-                    Err(Error::Rejected(why)) if why.contains("does not exist") => (),
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-        Ok(None)
-    }
+fn count(result: &'static str) {
+    metrics().github_calls.get_or_create(&Call { result }).inc();
 }
 
-impl Http {
-    /// Returns the commit an object is, or a tag of it; nothing for others.
-    async fn peel(&self, repo: &Repo, object: wire::Object) -> Result<Option<Sha>> {
-        match object.kind.as_str() {
-            "commit" => Ok(Some(object.sha)),
-            "tag" => match self
-                .get::<wire::Tag>(repo, &format!("git/tags/{}", object.sha))
-                .await
-            {
-                Ok(tag) => Ok((tag.object.kind == "commit").then_some(tag.object.sha)),
-                Err(Error::Missing(_)) => Ok(None),
-                Err(error) => Err(error),
-            },
-            _ => Ok(None),
+/// Returns what GitHub says of a failure, with the reasons it names.
+fn message(body: &str) -> String {
+    #[derive(Default, Deserialize)]
+    struct Said {
+        #[serde(default)]
+        message: String,
+        #[serde(default)]
+        errors: Value,
+    }
+    let said: Said = serde_json::from_str(body).unwrap_or_default();
+    let mut text = said.message;
+    for error in said.errors.as_array().into_iter().flatten() {
+        let part = |name: &str| error.get(name).and_then(Value::as_str);
+        let why = match (
+            error.as_str().or(part("message")),
+            part("field"),
+            part("code"),
+        ) {
+            (Some(why), ..) => why.to_owned(),
+            (None, Some(field), Some(code)) => format!("{field} {code}"),
+            _ => continue,
+        };
+        if !text.contains(&why) {
+            text += &format!(": {why}");
         }
     }
+    text
 }
 
-/// Says once which cryptography https is to use: without, no client can be made.
-#[cfg(feature = "https")]
-pub fn provide_tls() {
-    static ONCE: std::sync::Once = std::sync::Once::new();
-    ONCE.call_once(|| {
-        // Fails where somebody has said already.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-    });
-}
-
-#[cfg(not(feature = "https"))]
-pub fn provide_tls() {}
-
-fn parse<T: DeserializeOwned>(url: &str, body: &str) -> Result<T> {
+pub(super) fn parse<T: DeserializeOwned>(url: &str, body: &str) -> Result<T> {
     serde_json::from_str(body)
         .map_err(|error| Error::Unreachable(format!("{url}: not understood: {error}")))
 }
@@ -504,18 +525,12 @@ fn next(link: &str) -> Option<String> {
     })
 }
 
-/// A ref's name as a part of a URL.
-fn segments(name: &RefName) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
-    let escaped = |byte: &u8| match plain(*byte) {
-        true => char::from(*byte).to_string(),
-        false => format!("%{byte:02X}"),
-    };
-    name.as_bytes().iter().map(escaped).collect()
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// An error with its causes, without the URL, which the caller names.
-fn text(error: &reqwest::Error) -> String {
+/// An error with its causes.
+pub(super) fn text(error: &reqwest::Error) -> String {
     let mut text = error.to_string();
     let mut next = std::error::Error::source(error);
     while let Some(cause) = next {
@@ -538,8 +553,10 @@ mod tests {
     }
 
     #[test]
-    fn names_are_escaped() {
-        let name = RefName::new("heads/fix#1+ü").expect("legal");
-        assert_eq!(segments(&name), "heads/fix%231%2B%C3%BC");
+    fn reasons_are_told() {
+        let body =
+            r#"{"message":"Validation Failed","errors":[{"message":"no"},"why",{"code":1}]}"#;
+        assert_eq!(message(body), "Validation Failed: no: why");
+        assert_eq!(message("<html>"), "");
     }
 }

@@ -7,7 +7,9 @@
 //!
 //! Of a pull request only title, state and base can be written, each by
 //! itself; the rest is always GitHub's. Nothing but a ref can be removed there,
-//! so what somebody removed from the branch comes back.
+//! so what somebody removed from the branch comes back. A ref is removed only
+//! where both sides had agreed on it, GitHub has not moved it since, and the
+//! branch still has another: a folder that is not there removes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,20 +21,38 @@ use crate::forge::{Comment, Context, Id, Pr, RefName, Repo, Sha, Snapshot, Statu
 /// Something to be told to GitHub.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Push {
-    /// Sets title, state and base.
-    Pr(Repo, u64, Pr),
-    /// Posts a comment, which has no number yet.
-    Comment(Repo, u64, Comment),
+    /// Sets parts of it.
+    Pr(Repo, u64, Pr, Parts),
+    /// Posts a comment.
+    Comment(Repo, u64, Vec<u8>),
     Status(Repo, Sha, Context, Status),
     SetRef(Repo, RefName, Sha),
     RemoveRef(Repo, RefName),
 }
 
+/// The parts of a pull request that are set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Parts {
+    pub title: bool,
+    pub state: bool,
+    pub base: bool,
+}
+
 impl Push {
+    pub fn repo(&self) -> &Repo {
+        match self {
+            Self::Pr(repo, ..)
+            | Self::Comment(repo, ..)
+            | Self::Status(repo, ..)
+            | Self::SetRef(repo, ..)
+            | Self::RemoveRef(repo, _) => repo,
+        }
+    }
+
     /// The element it is about.
     pub fn id(&self) -> Id {
         match self {
-            Self::Pr(repo, number, _) | Self::Comment(repo, number, _) => {
+            Self::Pr(repo, number, ..) | Self::Comment(repo, number, _) => {
                 Id::Pr(repo.clone(), *number)
             }
             Self::Status(repo, sha, context, _) => {
@@ -82,26 +102,19 @@ pub fn plan(caps: &Capabilities, sides: &Sides<'_>) -> Plan {
                 let rule = rule(caps.on(&Resource::Pr), sides);
                 let old = agreed.prs.get(key);
                 let merged = merge_pr(rule, branch, forge, old);
-                if (merged.title.as_str(), merged.state, merged.base.as_str())
-                    != (forge.title.as_str(), forge.state, forge.base.as_str())
-                {
-                    plan.pushes
-                        .push(Push::Pr(repo.clone(), *number, merged.clone()));
+                let parts = Parts {
+                    title: merged.title != forge.title,
+                    state: merged.state != forge.state,
+                    base: merged.base != forge.base,
+                };
+                if parts != Parts::default() {
+                    let push = Push::Pr(repo.clone(), *number, merged.clone(), parts);
+                    plan.pushes.push(push);
                 }
                 if caps.on(&Resource::Comment).writes() {
-                    // One that was posted right before a crash is there already.
-                    let posted = |comment: &Comment| {
-                        let marked = marked(repo, *number, comment);
-                        forge.comments.iter().any(|there| there.body == marked)
-                    };
-                    let new = branch
-                        .comments
-                        .iter()
-                        .skip(1)
-                        .filter(|comment| comment.id == 0 && !posted(comment));
-                    let push =
-                        |comment: &Comment| Push::Comment(repo.clone(), *number, comment.clone());
-                    plan.pushes.extend(new.map(push));
+                    let new = unposted(repo, *number, &branch.drafts, forge, old);
+                    let push = |draft| Push::Comment(repo.clone(), *number, draft);
+                    plan.pushes.extend(new.into_iter().map(push));
                 }
                 merged
             }
@@ -142,7 +155,13 @@ pub fn plan(caps: &Capabilities, sides: &Sides<'_>) -> Plan {
         }
         let (branch, forge) = (sides.branch.refs.get(key), sides.forge.refs.get(key));
         let rule = rule(caps.on(&Resource::Ref), sides);
-        let head = match rule.follows_branch(branch, forge, agreed.refs.get(key)) {
+        let old = agreed.refs.get(key);
+        let removes = || {
+            let others = sides.branch.refs.keys().any(|(of, _)| of == repo);
+            others && old.is_some() && forge == old
+        };
+        let follows = rule.follows_branch(branch, forge, old) && (branch.is_some() || removes());
+        let head = match follows {
             true => {
                 plan.pushes.push(match branch {
                     Some(head) => Push::SetRef(repo.clone(), name.clone(), head.clone()),
@@ -246,17 +265,42 @@ fn merge_pr(rule: Rule, branch: &Pr, forge: &Pr, agreed: Option<&Pr>) -> Pr {
     merged
 }
 
-/// Returns what is posted: the comment, and a mark nobody sees that tells it
-/// from every other.
-pub fn marked(repo: &Repo, number: u64, comment: &Comment) -> Vec<u8> {
+/// Returns the drafts that are to be posted. One that was posted right before a
+/// crash is there already: it has its mark, and nobody has agreed on it yet.
+fn unposted(
+    repo: &Repo,
+    number: u64,
+    drafts: &[Vec<u8>],
+    forge: &Pr,
+    agreed: Option<&Pr>,
+) -> Vec<Vec<u8>> {
+    let known = |comment: &Comment| {
+        let mut old = agreed.into_iter().flat_map(|pr| &pr.comments);
+        old.any(|old| old.id == comment.id)
+    };
+    let mut fresh: Vec<&Comment> = forge.comments.iter().filter(|one| !known(one)).collect();
+    let mut new = Vec::new();
+    for draft in drafts {
+        let marked = marked(repo, number, draft);
+        match fresh.iter().position(|comment| comment.body == marked) {
+            Some(place) => _ = fresh.swap_remove(place),
+            None => new.push(draft.clone()),
+        }
+    }
+    new
+}
+
+/// Returns what is posted: the comment, and a mark nobody sees by which it is
+/// known again.
+pub fn marked(repo: &Repo, number: u64, draft: &[u8]) -> Vec<u8> {
     let mut hash = Sha256::new();
     hash.update(format!("{repo} {number}\0"));
-    hash.update(&comment.body);
+    hash.update(draft);
     let mark: String = hash.finalize()[..8]
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect();
-    let mut body = comment.body.clone();
+    let mut body = draft.to_vec();
     body.extend_from_slice(format!("\n\n<!-- dk {mark} -->").as_bytes());
     body
 }
@@ -308,8 +352,10 @@ mod tests {
         };
         let plan = plan(&caps.parse().expect(caps), &sides);
         let short = |push: &Push| match push {
-            Push::Pr(_, number, pr) => format!("pr {number} {}", pr.title),
-            Push::Comment(_, number, comment) => format!("comment {number} {}", comment.id),
+            Push::Pr(_, number, pr, _) => format!("pr {number} {}", pr.title),
+            Push::Comment(_, number, draft) => {
+                format!("comment {number} {}", String::from_utf8_lossy(draft))
+            }
             Push::Status(_, sha, _, status) => format!("status {sha} {}", status.state.word()),
             Push::SetRef(_, name, sha) => format!("ref {name} {sha}"),
             Push::RemoveRef(_, name) => format!("no ref {name}"),
@@ -367,12 +413,26 @@ mod tests {
             .map(String::from)
             .to_vec();
         assert_eq!(done(all, &some, &none, Some(&none)), (made, some.clone()));
-        // A status cannot be removed there, a ref can.
-        let mut without_ref = some.clone();
-        without_ref.remove(&Id::Ref(repo(), TreePath::new("heads/x").expect("legal")));
-        without_ref.forget_commits();
-        let gone = vec!["no ref heads/x".to_owned()];
-        assert_eq!(done(all, &none, &some, Some(&some)), (gone, without_ref));
+        // A status cannot be removed there, nor can all refs at once.
+        assert_eq!(
+            done(all, &none, &some, Some(&some)),
+            (vec![], some.clone()),
+            "a folder that is not there"
+        );
+        // One of several refs can.
+        let other = TreePath::new("heads/y").expect("legal");
+        let mut both = some.clone();
+        both.add_ref(&repo(), &other, "1".into());
+        let gone = vec!["no ref heads/y".to_owned()];
+        assert_eq!(done(all, &some, &both, Some(&both)), (gone, some.clone()));
+        for caps in [all, "ref:x"] {
+            let kept = (vec![], both.clone());
+            assert_eq!(done(caps, &some, &both, None), kept, "nobody agreed");
+            let mut old = both.clone();
+            old.add_ref(&repo(), &other, "0".into());
+            let kept = done(caps, &some, &both, Some(&old));
+            assert_eq!(kept, (vec![], both.clone()), "it moved there");
+        }
         assert_eq!(
             done("*:rwx", &none, &some, Some(&some)),
             (vec![], some.clone()),
@@ -413,22 +473,25 @@ mod tests {
     }
 
     #[test]
-    fn comments_without_a_number_are_posted_where_that_is_allowed() {
+    fn drafts_are_posted_where_that_is_allowed() {
         let old = side("a", None, None);
         let mut branch = old.clone();
-        let comment = |id| Comment {
-            id,
-            user: "me".into(),
-            body: b"x".into(),
+        let draft = |pr: &mut Pr| pr.drafts = vec![b"x".into(), b"x".into()];
+        branch.prs.values_mut().for_each(draft);
+        let posts = |forge: &Snapshot, agreed: &Snapshot| {
+            done("*:r,comment:rw", &branch, forge, Some(agreed)).0.len()
         };
-        branch
-            .prs
-            .values_mut()
-            .for_each(|pr| pr.comments = vec![comment(0), comment(7), comment(0)]);
-        assert_eq!(
-            done("*:r,comment:rw", &branch, &old, Some(&old)).0,
-            ["comment 1 0"]
-        );
+        assert_eq!(posts(&old, &old), 2, "the same twice is said twice");
+        let mut there = old.clone();
+        let comment = Comment {
+            id: 7,
+            user: "me".into(),
+            body: marked(&repo(), 1, b"x"),
+        };
+        let say = |pr: &mut Pr| pr.comments.push(comment.clone());
+        there.prs.values_mut().for_each(say);
+        assert_eq!(posts(&there, &old), 1, "one was posted before a crash");
+        assert_eq!(posts(&there, &there), 2, "one was posted long ago");
         assert_eq!(
             done("*:r", &branch, &old, Some(&old)).0,
             Vec::<String>::new()

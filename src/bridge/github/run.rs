@@ -6,12 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::api;
+use super::hooks::{Hooks, Places};
 use super::sync::{Outcome, Sync};
 use super::webhook::Inbox;
 use crate::client::{Error, Result};
+use crate::metrics::metrics;
 
 /// Pauses after a failure: doubled each time up to the longest.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -25,23 +28,63 @@ pub enum Told<'a> {
     Failed(&'a Error, Duration),
 }
 
-/// Keeps both sides in step for ever: at the start, when the branch or GitHub
-/// changes, and every `resync`. `told` hears of it, and may end it; a failure
-/// of the first sync is returned.
-pub async fn run(
+/// A bridge that is ready to go.
+pub struct Bridge {
+    pub sync: Sync,
+    pub inbox: Arc<Inbox>,
+    /// Registers with GitHub, where that is wanted.
+    pub hooks: Option<Hooks>,
+    /// How often all is read again.
+    pub resync: Option<Duration>,
+}
+
+impl Bridge {
+    /// Keeps both sides in step for ever: at the start, when the branch or
+    /// GitHub changes, and every `resync`. `told` hears of it, and may end it;
+    /// a failure of the first sync is returned.
+    pub async fn run(self, told: impl FnMut(Told<'_>) -> ControlFlow<()>) -> Result<()> {
+        let (places, follow) = watch::channel(Places::default());
+        let hooks = self.hooks;
+        let hooked = async {
+            match &hooks {
+                Some(hooks) => hooks.run(follow).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            ended = go_on(self.sync, self.inbox, self.resync, places, told) => ended,
+            () = hooked => Ok(()),
+        }
+    }
+}
+
+async fn go_on(
     mut sync: Sync,
     inbox: Arc<Inbox>,
     resync: Option<Duration>,
+    places: watch::Sender<Places>,
     mut told: impl FnMut(Told<'_>) -> ControlFlow<()>,
 ) -> Result<()> {
     let (mut first, mut everything, mut pause) = (true, false, PAUSE);
     let mut due = resync.map(|interval| Instant::now() + interval);
+    let mut round = 0;
     loop {
         let events = inbox.events();
         let again = match sync.sync(everything, &events).await {
             Ok(outcome) => {
                 inbox.used(events.len());
+                round += u64::from(everything);
                 (first, everything) = (false, false);
+                let now = Places {
+                    repos: sync.hooked().cloned().collect(),
+                    accounts: sync.accounts().cloned().collect(),
+                    round,
+                };
+                places.send_if_modified(|places| {
+                    let differ = *places != now;
+                    *places = now;
+                    differ
+                });
                 if told(Told::Synced(&outcome)).is_break() {
                     return Ok(());
                 }
@@ -55,6 +98,7 @@ pub async fn run(
             }
             Err(error) if first => return Err(error),
             Err(error) => {
+                metrics().bridge_sync_failures.inc();
                 if told(Told::Failed(&error, pause)).is_break() {
                     return Ok(());
                 }
@@ -69,6 +113,7 @@ pub async fn run(
         let mut branch = sync.watch();
         tokio::select! {
             event = branch.next() => if let Some(Err(error)) = event {
+                metrics().bridge_sync_failures.inc();
                 if told(Told::Failed(&error, pause)).is_break() {
                     return Ok(());
                 }
@@ -94,9 +139,8 @@ async fn until(due: Option<Instant>) {
 /// Tells whether something is to be tried again without being asked, and if
 /// GitHub said so after how long.
 fn wait(outcome: &Outcome) -> Option<Option<Duration>> {
-    let failed = outcome.failed.iter().map(|(_, error)| error);
     let mut again = None;
-    for error in outcome.unread.values().chain(failed) {
+    for error in outcome.errors() {
         match error {
             api::Error::Limited(pause) => return Some(Some(*pause)),
             api::Error::Unreachable(_) => again = Some(None),

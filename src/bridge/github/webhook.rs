@@ -18,6 +18,8 @@ use tokio::sync::Notify;
 
 use super::api::Event;
 use super::wire::{self, Pull, Repository};
+use crate::forge::context;
+use crate::metrics::metrics;
 
 /// The longest payload GitHub sends.
 const LONGEST: usize = 25 << 20;
@@ -38,6 +40,8 @@ struct Waiting {
     events: VecDeque<Event>,
     seen: HashSet<String>,
     order: VecDeque<String>,
+    /// Somebody rang, without an event.
+    rung: bool,
 }
 
 impl Inbox {
@@ -47,7 +51,15 @@ impl Inbox {
 
     /// Returns what is there, and leaves it there.
     pub fn events(&self) -> Vec<Event> {
-        self.state().events.iter().cloned().collect()
+        let state = &mut *self.state();
+        state.rung = false;
+        state.events.iter().cloned().collect()
+    }
+
+    /// Wakes whoever waits, with nothing to tell.
+    pub fn ring(&self) {
+        self.state().rung = true;
+        self.bell.notify_waiters();
     }
 
     /// Takes away the first so many, which have been committed.
@@ -60,8 +72,14 @@ impl Inbox {
     /// Waits until something is there.
     pub async fn filled(&self) {
         loop {
-            let bell = self.bell.notified();
-            if !self.state().events.is_empty() {
+            let mut bell = std::pin::pin!(self.bell.notified());
+            // From here on it is heard.
+            bell.as_mut().enable();
+            let ready = {
+                let state = &*self.state();
+                state.rung || !state.events.is_empty()
+            };
+            if ready {
                 return;
             }
             bell.await;
@@ -69,7 +87,7 @@ impl Inbox {
     }
 
     /// Adds what one delivery told. `false`: there is no room.
-    fn add(&self, delivery: Option<&str>, events: Vec<Event>) -> bool {
+    pub(super) fn add(&self, delivery: Option<&str>, events: Vec<Event>) -> bool {
         let state = &mut *self.state();
         if let Some(delivery) = delivery
             && state.seen.contains(delivery)
@@ -126,7 +144,12 @@ async fn deliver(
         );
     };
     let header = |name: &str| text(&parts.headers, name);
+    let count = |result| {
+        let label = crate::metrics::Delivery { result };
+        metrics().bridge_deliveries.get_or_create(&label).inc();
+    };
     if !is_signed(&door.secret, &body, header("x-hub-signature-256")) {
+        count("refused");
         return (
             StatusCode::FORBIDDEN,
             "403: Forbidden (Request verification failure)\n",
@@ -136,15 +159,22 @@ async fn deliver(
         Ok(events) => events,
         Err(error) => {
             tracing::warn!(target: "bridge", "a delivery is not understood: {error}");
+            count("refused");
             return (StatusCode::BAD_REQUEST, "400: not understood\n");
         }
     };
     match door.inbox.add(header("x-github-delivery"), events) {
-        true => (StatusCode::NO_CONTENT, ""),
-        false => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "503: too much is waiting\n",
-        ),
+        true => {
+            count("ok");
+            (StatusCode::NO_CONTENT, "")
+        }
+        false => {
+            count("full");
+            (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "503: too much is waiting\n",
+            )
+        }
     }
 }
 
@@ -235,6 +265,55 @@ struct Bare {
     number: u64,
 }
 
+#[derive(Deserialize)]
+struct CheckRunEvent {
+    action: String,
+    check_run: CheckRun,
+    repository: Repository,
+}
+
+#[derive(Deserialize)]
+struct CheckRun {
+    head_sha: String,
+    name: String,
+    external_id: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct CheckSuiteEvent {
+    action: String,
+    check_suite: CheckSuite,
+    repository: Repository,
+}
+
+#[derive(Deserialize)]
+struct CheckSuite {
+    head_sha: String,
+}
+
+#[derive(Deserialize)]
+struct RepositoryEvent {
+    repository: Owned,
+}
+
+#[derive(Deserialize)]
+struct Owned {
+    owner: wire::User,
+}
+
+#[derive(Deserialize)]
+struct InstallationEvent {
+    installation: Installation,
+}
+
+#[derive(Deserialize)]
+struct Installation {
+    account: wire::User,
+}
+
+/// What somebody asks for with a button.
+const AGAIN: &str = "rerequested";
+
 /// Returns what a delivery tells; nothing for kinds that do not matter.
 pub fn parse(kind: &str, body: &[u8]) -> serde_json::Result<Vec<Event>> {
     let of = |repository: &Repository| repository.repo();
@@ -286,6 +365,32 @@ pub fn parse(kind: &str, body: &[u8]) -> serde_json::Result<Vec<Event>> {
             let told: ReviewEvent = serde_json::from_slice(body)?;
             let event = |repo| Event::Look(repo, told.pull_request.number);
             of(&told.repository).map(event).into_iter().collect()
+        }
+        "check_run" => {
+            let told: CheckRunEvent = serde_json::from_slice(body)?;
+            let run = told.check_run;
+            let name = run
+                .external_id
+                .filter(|id| !id.is_empty())
+                .unwrap_or(run.name);
+            let repo = of(&told.repository).filter(|_| told.action == AGAIN);
+            let named = repo.zip(context(&name));
+            let event = |(repo, context)| Event::Rebuild(repo, run.head_sha, Some(context));
+            named.map(event).into_iter().collect()
+        }
+        "check_suite" => {
+            let told: CheckSuiteEvent = serde_json::from_slice(body)?;
+            let repo = of(&told.repository).filter(|_| told.action == AGAIN);
+            let event = |repo| Event::Rebuild(repo, told.check_suite.head_sha, None);
+            repo.map(event).into_iter().collect()
+        }
+        "repository" => {
+            let told: RepositoryEvent = serde_json::from_slice(body)?;
+            vec![Event::Account(told.repository.owner.login)]
+        }
+        "installation" | "installation_repositories" => {
+            let told: InstallationEvent = serde_json::from_slice(body)?;
+            vec![Event::Account(told.installation.account.login)]
         }
         _ => {
             // Whatever it is, it has to be JSON.

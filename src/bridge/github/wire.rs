@@ -1,24 +1,33 @@
 //! GitHub's JSON, as far as it is used: what is not named here is passed over.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::api::Check;
 use crate::forge::{self, Comment, Context, Pr, PrState, RefName, Repo, StatusState, context};
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct User {
     pub login: String,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Label {
     #[serde(default)]
     pub name: String,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Repository {
     pub full_name: String,
+    #[serde(default)]
+    pub archived: bool,
+}
+
+/// What an App's installation may see.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Repositories {
+    pub repositories: Vec<Repository>,
 }
 
 impl Repository {
@@ -28,7 +37,7 @@ impl Repository {
 }
 
 /// One end of a pull request.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Side {
     pub sha: String,
     #[serde(rename = "ref")]
@@ -37,7 +46,7 @@ pub struct Side {
     pub repo: Option<Repository>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Pull {
     pub number: u64,
     pub state: String,
@@ -50,18 +59,19 @@ pub struct Pull {
     #[serde(default)]
     pub draft: Option<bool>,
     pub merged_at: Option<String>,
+    pub closed_at: Option<String>,
     #[serde(default)]
     pub labels: Vec<Label>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct IssueComment {
     pub id: u64,
     pub user: Option<User>,
     pub body: Option<String>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Review {
     pub user: Option<User>,
     #[serde(default)]
@@ -93,6 +103,7 @@ impl Pull {
         pr.head_repo = self.head.repo.as_ref().map(|repo| repo.full_name.clone());
         pr.draft = self.draft.unwrap_or_default();
         pr.merged = self.merged_at.is_some();
+        pr.closed_at = self.closed_at.clone().filter(|_| state == PrState::Closed);
         let names = self.labels.iter().map(|label| label.name.trim().to_owned());
         pr.labels = names
             .filter(|name| !name.is_empty() && !name.contains('\n'))
@@ -107,16 +118,22 @@ impl Pull {
     }
 }
 
+impl IssueComment {
+    pub fn read(self) -> Comment {
+        Comment {
+            id: self.id,
+            user: login(self.user.as_ref()),
+            body: self.body.unwrap_or_default().into_bytes(),
+        }
+    }
+}
+
 /// Adds the comments below the description, and what reviews came to: the
 /// latest of each reviewer counts.
 pub fn complete(mut pr: Pr, comments: Vec<IssueComment>, reviews: Vec<Review>) -> Pr {
     pr.comments.truncate(1);
     pr.comments
-        .extend(comments.into_iter().map(|comment| Comment {
-            id: comment.id,
-            user: login(comment.user.as_ref()),
-            body: comment.body.unwrap_or_default().into_bytes(),
-        }));
+        .extend(comments.into_iter().map(IssueComment::read));
     let mut latest = std::collections::BTreeMap::new();
     for review in reviews {
         let state = review.state.to_ascii_lowercase();
@@ -135,14 +152,14 @@ pub fn complete(mut pr: Pr, comments: Vec<IssueComment>, reviews: Vec<Review>) -
     pr
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Object {
     pub sha: String,
     #[serde(rename = "type")]
     pub kind: String,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Reference {
     #[serde(rename = "ref")]
     pub full: String,
@@ -163,22 +180,22 @@ pub fn ref_name(full: &str) -> Option<RefName> {
     RefName::new(name).ok().filter(|_| known)
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Tag {
     pub object: Object,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Numbered {
     pub id: u64,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Combined {
     pub statuses: Vec<Status>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Status {
     pub state: String,
     pub description: Option<String>,
@@ -212,4 +229,85 @@ impl Status {
         }
         body
     }
+}
+
+/// A webhook.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Hook {
+    pub id: u64,
+    pub active: bool,
+    #[serde(default)]
+    pub events: Vec<String>,
+    pub config: HookConfig,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HookConfig {
+    pub url: Option<String>,
+    pub content_type: Option<String>,
+}
+
+/// A try to deliver an event, as it is listed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Delivery {
+    pub id: u64,
+    /// The same for each try of one event.
+    pub guid: String,
+    pub status_code: u16,
+    pub event: String,
+}
+
+/// A delivery with what it said.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Delivered {
+    pub request: Request,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Request {
+    pub payload: Value,
+}
+
+/// The longest text a check run takes.
+const SUMMARY: usize = 65_535;
+
+/// Returns a status as a check run.
+pub fn check_run(check: &Check<'_>, is_new: bool) -> Value {
+    let status = check.status;
+    let name = String::from_utf8_lossy(check.context.as_bytes());
+    let (progress, conclusion) = match status.state {
+        StatusState::Pending => ("in_progress", None),
+        StatusState::Success => ("completed", Some("success")),
+        StatusState::Failure | StatusState::Error => ("completed", Some("failure")),
+    };
+    let title = match (&status.description, status.state) {
+        (Some(text), _) => text.as_str(),
+        (None, state) => state.word(),
+    };
+    let mut summary = title.to_owned();
+    if let Some(url) = &status.target_url {
+        summary += &format!("\n\n[Log]({url})");
+    }
+    let mut end = SUMMARY.min(summary.len());
+    while !summary.is_char_boundary(end) {
+        end -= 1;
+    }
+    let mut body = json!({
+        "name": name,
+        "external_id": name,
+        "status": progress,
+        "output": { "title": title, "summary": &summary[..end] },
+    });
+    if is_new {
+        body["head_sha"] = json!(check.sha);
+    }
+    if let Some(conclusion) = conclusion {
+        body["conclusion"] = json!(conclusion);
+    }
+    // GitHub takes no other schemes.
+    let web = |url: &&String| url.starts_with("https://") || url.starts_with("http://");
+    if let Some(url) = status.target_url.as_ref().filter(web) {
+        body["details_url"] = json!(url);
+    }
+    body
 }

@@ -273,7 +273,6 @@ async fn tries(shared: &Arc<Shared>, plan: &Plan, sink: Arc<log::Sink>, stop: St
             }
         };
         let ended = shared.runner.run(job, sink.clone(), stop.clone()).await;
-        sink.waits(None);
         let (text, exit, late) = match ended {
             Ended::Success { text, outputs } => {
                 return Verdict {
@@ -301,6 +300,7 @@ async fn tries(shared: &Arc<Shared>, plan: &Plan, sink: Arc<log::Sink>, stop: St
             };
         }
         left -= 1;
+        sink.waits(None);
         sink.line(&format!("{text}: trying again, {left} more to go"))
             .await;
     }

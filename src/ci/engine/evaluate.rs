@@ -214,11 +214,7 @@ impl<'a> Evaluation<'a> {
         };
         match self.shared.fetches.get(from, sha, done).await {
             Fetched::Ready(client) => Ok(Tree::new(client, commit)),
-            Fetched::Waits => {
-                // A fetch that somebody else waits for tells only that one.
-                self.verdict.again = true;
-                Err(Outcome::pending(format!("Fetching {sha}")))
-            }
+            Fetched::Waits => Err(Outcome::pending(format!("Fetching {sha}"))),
             Fetched::Failed(why) => {
                 self.verdict.again = true;
                 Err(Outcome::failure(format!("Cannot fetch {sha}: {why}")))

@@ -262,7 +262,7 @@ impl Shared {
     pub(super) fn forget(&self, branch: &BranchName) -> bool {
         let mut slots = lock(&self.slots);
         match slots.get_mut(branch) {
-            Some(slot) if matches!(slot.entry, Some(Entry::Done(_))) => slot.entry = None,
+            Some(slot) if !matches!(slot.entry, Some(Entry::Running(_))) => slot.entry = None,
             _ => return false,
         }
         drop(slots);

@@ -4,13 +4,14 @@
 //! moment only, and is woken when it is done.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::ci::engine::results::lock;
 use crate::ci::{Sources, Target};
 use crate::client::{self, Client};
 use crate::forge::{Repo, Sha};
@@ -24,10 +25,20 @@ const REMEMBERED: usize = 4096;
 
 type Answer = Option<Result<Arc<dyn Client>, (String, Instant)>>;
 
+/// What is called when a commit is there, or cannot be had.
+type Waiting = Box<dyn FnOnce() + Send>;
+
+/// A commit that was asked for.
+#[derive(Clone)]
+struct Asked {
+    answer: watch::Receiver<Answer>,
+    waiting: Arc<Mutex<Vec<Waiting>>>,
+}
+
 /// What was asked for, and what came of it.
 pub(super) struct Fetches {
     sources: Arc<dyn Sources>,
-    known: Mutex<HashMap<(Repo, Sha), watch::Receiver<Answer>>>,
+    known: Mutex<HashMap<(Repo, Sha), Asked>>,
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -48,60 +59,62 @@ impl Fetches {
         }
     }
 
-    /// Returns a client that holds the commit. `done` is called when one that
-    /// was waited for is there, or has failed.
+    /// Returns a client that holds the commit. Where that takes longer, `done`
+    /// is called when it is there, or cannot be had.
     pub(super) async fn get(
         &self,
         from: &Target,
         sha: &Sha,
         done: impl FnOnce() + Send + 'static,
     ) -> Fetched {
-        let mut answer = self.ask(from, sha, done);
-        let waited = tokio::time::timeout(MOMENT, answer.wait_for(Option::is_some)).await;
-        match waited {
-            Err(_) => Fetched::Waits,
-            Ok(Err(_)) => Fetched::Failed(format!("the fetch of {sha} ended")),
-            Ok(Ok(answer)) => match &*answer {
-                Some(Ok(client)) => Fetched::Ready(client.clone()),
-                Some(Err((why, _))) => Fetched::Failed(why.clone()),
-                None => Fetched::Waits,
-            },
+        let mut asked = self.ask(from, sha);
+        let waited = asked.answer.wait_for(Option::is_some);
+        if tokio::time::timeout(MOMENT, waited).await.is_err() {
+            lock(&asked.waiting).push(Box::new(done));
+        }
+        // It may have come just now.
+        match &*asked.answer.borrow() {
+            Some(Ok(client)) => Fetched::Ready(client.clone()),
+            Some(Err((why, _))) => Fetched::Failed(why.clone()),
+            None if asked.answer.has_changed().is_err() => {
+                Fetched::Failed(format!("the fetch of {sha} ended"))
+            }
+            None => Fetched::Waits,
         }
     }
 
     /// Ends all fetches where they stand.
     pub(super) fn abort(&self) {
-        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        tasks.abort_all();
+        lock(&self.tasks).abort_all();
     }
 
-    fn ask(
-        &self,
-        from: &Target,
-        sha: &Sha,
-        done: impl FnOnce() + Send + 'static,
-    ) -> watch::Receiver<Answer> {
+    fn ask(&self, from: &Target, sha: &Sha) -> Asked {
         let key = (from.repo.clone(), sha.clone());
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(answer) = known.get(&key) {
-            let stale = match &*answer.borrow() {
+        let mut known = lock(&self.known);
+        if let Some(asked) = known.get(&key) {
+            let stale = match &*asked.answer.borrow() {
                 Some(Err((_, at))) => at.elapsed() >= AGAIN,
                 // The task died.
-                None => answer.has_changed().is_err(),
+                None => asked.answer.has_changed().is_err(),
                 Some(Ok(_)) => false,
             };
             if !stale {
-                return answer.clone();
+                return asked.clone();
             }
         }
         if known.len() >= REMEMBERED {
-            known.retain(|_, answer| answer.borrow().is_none());
+            known.retain(|_, asked| asked.answer.borrow().is_none());
         }
         let (sender, answer) = watch::channel(None);
-        known.insert(key, answer.clone());
+        let waiting: Arc<Mutex<Vec<Waiting>>> = Arc::default();
+        let asked = Asked {
+            answer,
+            waiting: waiting.clone(),
+        };
+        known.insert(key, asked.clone());
         drop(known);
         let (sources, from, sha) = (self.sources.clone(), from.clone(), sha.clone());
-        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tasks = lock(&self.tasks);
         while tasks.try_join_next().is_some() {}
         tasks.spawn(async move {
             let got = sources.get(&from, &sha).await;
@@ -110,9 +123,11 @@ impl Fetches {
             }
             let got = got.map_err(|error| (chain(&error), Instant::now()));
             sender.send_replace(Some(got));
-            done();
+            for done in std::mem::take(&mut *lock(&waiting)) {
+                done();
+            }
         });
-        answer
+        asked
     }
 }
 

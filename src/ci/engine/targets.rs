@@ -128,6 +128,10 @@ impl Targets {
             return true;
         }
         let old = std::mem::replace(&mut state.sha, sha.clone());
+        // What `changed` compares with from now on.
+        if state.evaluated.as_ref() == Some(&old) && history::is_tested(&state.outputs()) {
+            state.tested = Some(Some(old.clone()));
+        }
         self.leave(target, &old);
         let key = (target.repo.clone(), sha);
         self.at.entry(key).or_default().insert(target.clone());
@@ -218,13 +222,6 @@ impl Targets {
             return;
         };
         let same = state.evaluated.as_ref() == Some(sha);
-        if !same && state.evaluated.is_some() {
-            // What `changed` compares with from now on.
-            let outputs = state.outputs();
-            if history::is_tested(&outputs) {
-                state.tested = Some(state.evaluated.clone());
-            }
-        }
         if let Some(tested) = verdict.tested {
             state.tested.get_or_insert(tested);
         }

@@ -148,24 +148,16 @@ pub(super) async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
             }
             Told::Failed(error, pause) => {
                 let seconds = pause.as_secs_f32();
-                ui.warn(&format!("{}; trying again in {seconds} s", chain(error)));
+                ui.warn(&format!(
+                    "{}; trying again in {seconds} s",
+                    super::chain(error)
+                ));
             }
         }
         ControlFlow::Continue(())
     };
     bridge.run(told).await?;
     failed.map_or(Ok(()), Err)
-}
-
-/// Returns an error with its causes, on one line.
-fn chain(error: &client::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = std::error::Error::source(error);
-    while let Some(cause) = next {
-        text += &format!(": {cause}");
-        next = cause.source();
-    }
-    text
 }
 
 fn render(made: &Made, out: &mut dyn Write) -> io::Result<()> {

@@ -1,17 +1,23 @@
 //! `dk bridge`: keep a branch and the world outside in step.
 
+use crate::client;
 use crate::commands::Session;
 
+mod github;
+mod listen;
 mod local;
+mod state;
+mod status;
 
-/// Keep a branch in step with repositories on this machine
+/// Keep a branch in step with GitHub, or with repositories on this machine
 ///
 /// A bridge runs until it is ended. The branch it keeps says what there is as
 /// plain files, for programs to watch.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   dk -C db.git bridge local me/app:/src/app
-  dk -C tcp://db bridge local me/app:/src/app me/lib:/src/lib --tags")]
+  dk -C db.git bridge github -r me/app
+  dk -C db.git bridge status")]
 pub struct Args {
     #[command(subcommand)]
     command: Command,
@@ -20,10 +26,32 @@ pub struct Args {
 #[derive(clap::Subcommand, Debug)]
 enum Command {
     Local(local::Args),
+    Github(Box<github::Args>),
+    Status(status::Args),
+}
+
+impl Args {
+    /// Tells whether it works for many at a time.
+    pub fn is_daemon(&self) -> bool {
+        matches!(self.command, Command::Github(_))
+    }
 }
 
 pub(super) async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
     match args.command {
         Command::Local(args) => local::run(session, args).await,
+        Command::Github(args) => github::run(session, *args).await,
+        Command::Status(args) => status::run(session, args).await,
     }
+}
+
+/// Returns an error with its causes, on one line.
+fn chain(error: &client::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        text += &format!(": {cause}");
+        next = cause.source();
+    }
+    text
 }

@@ -467,7 +467,7 @@ fn print(ui: &Ui, records: &[Record], format: Format, tells_resets: bool) -> any
 }
 
 /// Parses a time: a number and `ms`, `s` (or nothing), `m`, `h` or `d`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let end = text
         .find(|c: char| !c.is_ascii_digit() && c != '.')
         .unwrap_or(text.len());

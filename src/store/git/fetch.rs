@@ -39,7 +39,7 @@ pub(super) fn fetch(
     refspecs: &[String],
     progress: &dyn Progress,
 ) -> Result<Vec<Advertised>> {
-    provide_tls();
+    crate::tls::provide();
     let found = relay(progress, |teller| receive(git, remote, refspecs, teller))?;
     git.objects.expect_change()?;
     let mut fetched = Vec::with_capacity(found.len());
@@ -354,16 +354,3 @@ impl gix::protocol::fetch::Negotiate for Negotiation<'_, '_, '_> {
         )
     }
 }
-
-/// Says once which cryptography https is to use.
-#[cfg(feature = "https")]
-fn provide_tls() {
-    static ONCE: std::sync::Once = std::sync::Once::new();
-    ONCE.call_once(|| {
-        // Fails where somebody has said already.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-    });
-}
-
-#[cfg(not(feature = "https"))]
-fn provide_tls() {}

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use datakit::bridge::github::api::{self, Api, Event};
-use datakit::bridge::github::plan::Push;
+use datakit::bridge::github::api::{self, Api, Check, Event};
+use datakit::bridge::github::notes::Notes;
+use datakit::bridge::github::plan::{Push, marked};
 use datakit::bridge::github::sync::{Options, Outcome, Sync};
 use datakit::client::local::Local;
 use datakit::client::*;
@@ -21,8 +22,13 @@ pub struct Hub {
     pub pushed: Vec<Push>,
     /// Repositories that answer nothing but this.
     pub broken: BTreeMap<Repo, api::Error>,
-    /// What it accepts from nobody.
+    /// What it accepts from nobody, and how often it was asked.
     pub rejects: BTreeSet<Id>,
+    pub rejected: usize,
+    /// Accounts whose repositories can be listed.
+    pub accounts: BTreeMap<String, Vec<Repo>>,
+    /// Check runs by their ids, where they may be made.
+    pub checks: Option<BTreeMap<u64, (Repo, Sha, Context, Status)>>,
 }
 
 #[derive(Default)]
@@ -44,6 +50,24 @@ impl Fake {
 
 #[async_trait::async_trait]
 impl Api for Fake {
+    async fn repositories(&self, account: &str) -> api::Result<Vec<Repo>> {
+        let found = self.hub().accounts.get(account).cloned();
+        found.ok_or_else(|| api::Error::Missing(account.into()))
+    }
+
+    fn makes_checks(&self) -> bool {
+        self.hub().checks.is_some()
+    }
+
+    async fn check(&self, check: &Check<'_>, run: Option<u64>) -> api::Result<u64> {
+        let mut hub = self.asked(check.repo)?;
+        let checks = hub.checks.as_mut().unwrap();
+        let id = run.unwrap_or(checks.len() as u64 + 1);
+        let (repo, sha) = (check.repo.clone(), check.sha.to_owned());
+        checks.insert(id, (repo, sha, check.context.clone(), check.status.clone()));
+        Ok(id)
+    }
+
     async fn pulls(&self, repo: &Repo) -> api::Result<BTreeMap<u64, Pr>> {
         let mut hub = self.asked(repo)?;
         hub.calls.0 += 1;
@@ -101,24 +125,30 @@ impl Api for Fake {
             .collect())
     }
 
-    async fn push(&self, push: &Push) -> api::Result<Option<u64>> {
+    async fn push(&self, push: &Push) -> api::Result<Option<Comment>> {
         let mut hub = self.asked(push.id().repo())?;
         if hub.rejects.contains(&push.id()) {
+            hub.rejected += 1;
             return Err(api::Error::Rejected("no".into()));
         }
         hub.pushed.push(push.clone());
         match push.clone() {
-            Push::Pr(repo, number, pr) => hub.is.add_pr(&repo, number, pr),
+            Push::Pr(repo, number, pr, _) => hub.is.add_pr(&repo, number, pr),
             Push::Status(repo, sha, context, status) => {
                 hub.is.add_status(&repo, &sha, &context, status)
             }
             Push::SetRef(repo, name, head) => hub.is.add_ref(&repo, &name, head),
             Push::RemoveRef(repo, name) => hub.is.remove(&Id::Ref(repo, name)),
-            Push::Comment(repo, number, comment) => {
-                let number = (repo, number);
-                let posted = Comment { id: 77, ..comment };
-                hub.is.prs.get_mut(&number).unwrap().comments.push(posted);
-                return Ok(Some(77));
+            Push::Comment(repo, number, draft) => {
+                let id = 76 + hub.pushed.len() as u64;
+                let posted = Comment {
+                    id,
+                    user: "bot".into(),
+                    body: marked(&repo, number, &draft),
+                };
+                let pr = hub.is.prs.get_mut(&(repo, number)).unwrap();
+                pr.comments.push(posted.clone());
+                return Ok(Some(posted));
             }
         }
         Ok(None)
@@ -138,7 +168,8 @@ impl World {
         let dk: Arc<dyn Client> = Arc::new(Local::memory(HashKind::Sha1));
         let fake = Arc::new(Fake::default());
         let branch = BranchName::new("github-metadata").unwrap();
-        let bridge = Sync::new(dk.clone(), fake.clone(), options(&branch, caps));
+        let notes = Arc::new(Notes::default());
+        let bridge = Sync::new(dk.clone(), fake.clone(), notes, options(&branch, caps));
         Self {
             dk,
             fake,
@@ -158,11 +189,12 @@ impl World {
 
     /// A bridge that knows only what is in the store.
     pub fn restart(&mut self, caps: &str) {
-        self.bridge = Sync::new(
-            self.dk.clone(),
-            self.fake.clone(),
-            options(&self.branch, caps),
-        );
+        self.restart_with(options(&self.branch, caps));
+    }
+
+    pub fn restart_with(&mut self, options: Options) {
+        let notes = Arc::new(Notes::default());
+        self.bridge = Sync::new(self.dk.clone(), self.fake.clone(), notes, options);
     }
 
     pub async fn sync(&mut self) -> Outcome {
@@ -179,6 +211,13 @@ impl World {
             content: Some((*content).into()),
         };
         let puts = files.iter().map(put).collect();
+        self.dk
+            .edit(&self.branch, change(puts), CommitOptions::default())
+            .await
+            .unwrap();
+    }
+
+    pub async fn edit(&self, puts: Vec<Put>) {
         self.dk
             .edit(&self.branch, change(puts), CommitOptions::default())
             .await
@@ -213,12 +252,7 @@ impl World {
 }
 
 pub fn options(branch: &BranchName, caps: &str) -> Options {
-    Options {
-        branch: branch.clone(),
-        capabilities: caps.parse().unwrap(),
-        dry_run: false,
-        allow_deletes: false,
-    }
+    Options::new(branch.clone(), caps.parse().unwrap())
 }
 
 pub fn repo() -> Repo {

@@ -88,7 +88,7 @@ pub struct Jobs {
 
 #[async_trait::async_trait]
 impl Runner for Jobs {
-    async fn run(&self, job: Job, log: Arc<dyn LogSink>, mut stop: Stop) -> Ended {
+    async fn run(&self, job: Job, log: Arc<dyn LogSink>, mut stop: datakit::ci::Stop) -> Ended {
         let (answer, ended) = oneshot::channel();
         self.count.fetch_add(1, Ordering::SeqCst);
         let begun = Begun { job, log, answer };
@@ -255,9 +255,8 @@ impl Place {
 
     pub async fn metadata(&self, files: &[(String, String)]) {
         let options = CommitOptions::default();
-        let made = self
-            .dk
-            .edit(&branch("github-metadata"), edits(files), options);
+        let branch = self.metadata_branch();
+        let made = self.dk.edit(&branch, edits(files), options);
         made.await.unwrap();
     }
 
