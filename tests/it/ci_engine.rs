@@ -355,7 +355,7 @@ async fn history_is_a_chain_and_an_index() {
         &metadata,
         &source,
         &outputs,
-        &std::collections::BTreeMap::new(),
+        &BTreeMap::new(),
     )
     .await;
     let first = first.unwrap().unwrap();
@@ -370,7 +370,7 @@ async fn history_is_a_chain_and_an_index() {
         &metadata,
         &source,
         &outputs,
-        &std::collections::BTreeMap::new(),
+        &BTreeMap::new(),
     )
     .await;
     assert_eq!(again.unwrap(), None, "the same adds no commit");
@@ -383,7 +383,7 @@ async fn history_is_a_chain_and_an_index() {
         &metadata,
         &source,
         &outputs,
-        &std::collections::BTreeMap::new(),
+        &BTreeMap::new(),
     )
     .await;
     let commit = dk.dk.commit(&second.unwrap().unwrap()).await.unwrap();
