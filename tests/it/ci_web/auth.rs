@@ -331,8 +331,11 @@ async fn builders_rebuild_cancel_and_approve() {
         .post(&format!("/cancel/{}", growing()), &[("CSRFToken", &token)])
         .await;
     assert_eq!(answer.to(), (303, "/"));
+    let master = site.get("/me/app/ref/heads/master").await.text;
+    let start = master.find("/log/rebuild/").unwrap() + "/log/rebuild/".len();
+    let ended = master[start..].split('"').next().unwrap();
     let not = site
-        .post(&format!("/cancel/{result}"), &[("CSRFToken", &token)])
+        .post(&format!("/cancel/{ended}"), &[("CSRFToken", &token)])
         .await;
     assert!(not.status == 404 && not.shown().contains("is not currently building"));
     // Who approved is a commit.
