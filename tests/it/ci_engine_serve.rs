@@ -184,7 +184,7 @@ fn what_is_wrong_is_said() {
     );
     sandbox.write("ci.toml", CONFIG);
     let said = sandbox.dk(SERVE);
-    assert!(said.contains("cannot open the source of me/app"), "{said}");
+    assert!(said.contains("app.git does not exist"), "{said}");
     let nobody = "me/app/heads/master";
     for (arguments, why, status) in [
         (
