@@ -65,6 +65,10 @@ pub async fn target(visit: &Visit, what: &str) -> Result<Answer, Failure> {
         step: (!step.is_empty()).then(|| step.to_owned()),
         failed: what == "rebuild-failed",
     };
+    let overview = visit.app.keeper.overview().await;
+    if !overview.targets.contains_key(&target) {
+        return Err(Failure::not_found("Nothing is known of this target"));
+    }
     match what {
         "approve" => {
             let commit = read_id(visit.form.text("commit"))?;

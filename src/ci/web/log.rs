@@ -328,6 +328,8 @@ pub async fn live(visit: &mut Visit, branch: &str) -> Result<Answer, Failure> {
         (PreEscaped("<pre class=\"log\" id=\"log\" aria-label=\"Log\" data-events=\""))
         (format!("/log/live/{path}/events"))
         (PreEscaped("\">"))
+        // With a script nothing more of this answer is read.
+        (pieces::script(false))
     };
     let after = html! { (PreEscaped("</main>")) (foot(visit)) }.into_string();
     let reader = app.tails.follow(&branch, 1);

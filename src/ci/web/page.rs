@@ -18,7 +18,8 @@ pub struct Page<'a> {
     pub here: &'a str,
     /// Its content changes with the overview, which had this version.
     pub version: Option<u64>,
-    /// It is sent in pieces, the last of which may take its time.
+    /// It is sent in pieces, the last of which may take its time: it says
+    /// itself where the script is to begin.
     pub streams: bool,
 }
 
@@ -147,6 +148,12 @@ pub fn page(visit: &mut Visit, page: &Page<'_>, body: Markup) -> Answer {
     })
 }
 
+/// Returns the tag of the script, which runs where it stands or `later`.
+pub fn script(later: bool) -> Markup {
+    let version = fixed::version();
+    html! { script src={ "/static/script.js?v=" (version) } defer[later] {} }
+}
+
 /// Returns the beginning of a page, up to its content.
 pub fn head(visit: &mut Visit, page: &Page<'_>) -> Markup {
     let name = visit.app.settings.web.name.clone();
@@ -161,45 +168,45 @@ pub fn head(visit: &mut Visit, page: &Page<'_>) -> Markup {
     let admin = visit.may(Role::Admin) == super::auth::sessions::Access::Yes;
     let user = visit.user().map(|user| user.name.clone());
     html! {
-        (DOCTYPE)
-        // Tags whose end may be left out are written by hand: the page may be
-        // sent in pieces.
-        (maud::PreEscaped("<html lang=\"en\">"))
-        head {
-            meta charset="utf-8";
-            meta name="viewport" content="width=device-width, initial-scale=1";
-            meta name="color-scheme" content="light dark";
-            title { (page.title) @if page.title != name { " · " (name) } }
-            link rel="stylesheet" href={ "/static/style.css?v=" (version) };
-            link rel="icon" type="image/svg+xml" href={ "/static/icon.svg?v=" (version) };
-            script src={ "/static/script.js?v=" (version) } async[page.streams] defer[!page.streams] {}
-        }
-        (maud::PreEscaped("<body"))
-        @if let Some(version) = page.version {
-            (maud::PreEscaped(" data-state=\"")) (version) (maud::PreEscaped("\""))
-        }
-        (maud::PreEscaped(">"))
-        a.skip href="#main" { "Skip to the content" }
-        header.bar {
-            div {
-                a.brand href="/" aria-current=[(page.here == "/").then_some("page")] { (name) }
-                nav aria-label="Main" {
-                    @if reader {
-                        @for (path, label) in links {
-                            a href=(path) aria-current=[(page.here == path).then_some("page")] { (label) }
+            (DOCTYPE)
+            // Tags whose end may be left out are written by hand: the page may be
+            // sent in pieces.
+            (maud::PreEscaped("<html lang=\"en\">"))
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { (page.title) @if page.title != name { " · " (name) } }
+                link rel="stylesheet" href={ "/static/style.css?v=" (version) };
+                link rel="icon" type="image/svg+xml" href={ "/static/icon.svg?v=" (version) };
+    @if !page.streams { (script(true)) }
+            }
+            (maud::PreEscaped("<body"))
+            @if let Some(version) = page.version {
+                (maud::PreEscaped(" data-state=\"")) (version) (maud::PreEscaped("\""))
+            }
+            (maud::PreEscaped(">"))
+            a.skip href="#main" { "Skip to the content" }
+            header.bar {
+                div {
+                    a.brand href="/" aria-current=[(page.here == "/").then_some("page")] { (name) }
+                    nav aria-label="Main" {
+                        @if reader {
+                            @for (path, label) in links {
+                                a href=(path) aria-current=[(page.here == path).then_some("page")] { (label) }
+                            }
+                        }
+                        @if admin {
+                            a href="/settings" aria-current=[(page.here == "/settings").then_some("page")] { "Settings" }
                         }
                     }
-                    @if admin {
-                        a href="/settings" aria-current=[(page.here == "/settings").then_some("page")] { "Settings" }
+                    @match user {
+                        Some(user) => a href="/user/profile" aria-current=[(page.here == "/user/profile").then_some("page")] { (user) },
+                        None => a href="/auth/login" aria-current=[(page.here == "/auth/login").then_some("page")] { "Log in" },
                     }
-                }
-                @match user {
-                    Some(user) => a href="/user/profile" aria-current=[(page.here == "/user/profile").then_some("page")] { (user) },
-                    None => a href="/auth/login" aria-current=[(page.here == "/auth/login").then_some("page")] { "Log in" },
                 }
             }
         }
-    }
 }
 
 /// Returns the end of a page.

@@ -45,11 +45,9 @@
   // Follows a log that grows.
   function follow(log) {
     const rows = 5000;
-    // The rest of this page would be the log as well: it comes as events now.
+    // The rest of this page would be the log: it comes as events instead.
     window.stop();
-    for (const row of log.querySelectorAll(".begun")) row.remove();
-    const last = [...log.querySelectorAll(".l[id]")].pop();
-    let next = last ? Number(last.id.slice(1)) + 1 : Number(log.dataset.next || 1);
+    let next = 1;
     const box = document.getElementById("follow");
     const status = document.getElementById("status");
     const end = () => window.scrollTo(0, document.documentElement.scrollHeight);
