@@ -303,6 +303,17 @@ impl Ui {
         Ok(chosen)
     }
 
+    /// Asks for a password, twice, and shows nothing of it.
+    pub fn password(&self, question: &str, flag: &str) -> anyhow::Result<String> {
+        self.need_terminal(question, flag)?;
+        let _talk = signals::talk()?;
+        let password = dialoguer::Password::new()
+            .with_prompt(text::printable(question.as_bytes()))
+            .with_confirmation("The same again", "these are not the same")
+            .interact()?;
+        Ok(password)
+    }
+
     fn need_terminal(&self, question: &str, flag: &str) -> Result<(), Usage> {
         if self.interactive() {
             return Ok(());

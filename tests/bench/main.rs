@@ -9,6 +9,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)]
 
 mod bulk;
+mod ci_pages;
 mod commit;
 mod history;
 mod inputs;
@@ -58,6 +59,9 @@ const ROWS: &[(&str, Run)] = &[
     ("9p-commit", ninep_far::commits),
     ("9p-far", ninep_far::far),
     ("9p-memory", ninep_far::memory),
+    ("ci-page", ci_pages::pages),
+    ("ci-log", ci_pages::log),
+    ("ci-live", ci_pages::live),
 ];
 
 fn main() -> ExitCode {

@@ -14,6 +14,7 @@ mod ci_engine_serve;
 mod ci_engine_steps;
 mod ci_run;
 mod ci_runner;
+mod ci_web;
 mod cli_branch;
 mod cli_bridge_github;
 mod cli_bridge_local;

@@ -539,8 +539,10 @@ impl Engine {
         };
         let client = &*self.shared.client;
         let outputs = state.outputs();
+        let needs = &state.needs;
         let recorded = |was: Record| async move {
-            let made = history::record(client, target, &was, &metadata, sha, &outputs).await?;
+            let made =
+                history::record(client, target, &was, &metadata, sha, &outputs, needs).await?;
             Ok(made.map(|commit| Record {
                 commit: Some(commit),
                 source: Some(sha.clone()),
@@ -552,7 +554,8 @@ impl Engine {
                 // Written by somebody else, or by us without an answer.
                 let was = history::load(client, target).await?;
                 let outputs = state.outputs();
-                let made = history::record(client, target, &was, &metadata, sha, &outputs).await?;
+                let made =
+                    history::record(client, target, &was, &metadata, sha, &outputs, needs).await?;
                 let commit = made.or(was.commit);
                 Some(Record {
                     commit,
