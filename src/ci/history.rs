@@ -96,7 +96,8 @@ pub fn is_tested(outputs: &BTreeMap<String, Output>) -> bool {
 }
 
 /// Makes a target's history say what is now, if it does not yet. Returns the
-/// commit, if one was needed.
+/// commit, if one was needed. What a cell waits for is written beside its
+/// output, for those who draw it.
 pub async fn record(
     client: &dyn Client,
     target: &Target,
@@ -104,6 +105,7 @@ pub async fn record(
     metadata: &ObjectId,
     source: &Sha,
     outputs: &BTreeMap<String, Output>,
+    needs: &BTreeMap<String, Vec<String>>,
 ) -> Result<Option<ObjectId>> {
     let mut changes = Vec::new();
     let mut puts = Vec::new();
@@ -111,6 +113,9 @@ pub async fn record(
         if was.outputs.get(cell) != Some(output) {
             changes.push(format!("{cell} -> {}", output.result.descr));
             puts.push(files::put(layout::output_path(cell), output.to_json()));
+            if let Some(needs) = needs.get(cell).filter(|needs| !needs.is_empty()) {
+                puts.push(files::put(layout::needs_path(cell), needs.join("\n")));
+            }
         }
     }
     for cell in was.outputs.keys() {

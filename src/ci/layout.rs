@@ -9,6 +9,7 @@
 //! status-<user>-<repo>-ref-<heads>-<name>
 //!   source-commit, metadata-commit                what it was worked out from
 //!   job/CELL/output                               an Output
+//!   job/CELL/needs                                cells it waits for, a line each
 //! commit-index
 //!   U/R/commit/SHA/SUBNAME                        commit of the status branch
 //! dk-step-<cell>-of-<digest>                      a result
@@ -262,6 +263,12 @@ pub fn read_status_branch(branch: &BranchName) -> Option<Target> {
 /// Returns the path of a cell's output in a status branch.
 pub fn output_path(cell: &str) -> String {
     format!("job/{cell}/output")
+}
+
+/// Returns the path of what a cell waits for, in a status branch: the names of
+/// cells, a line each.
+pub fn needs_path(cell: &str) -> String {
+    format!("job/{cell}/needs")
 }
 
 /// Returns the path of a target's entry in the commit index; without a target,

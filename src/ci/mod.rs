@@ -47,6 +47,8 @@ pub mod request;
 pub mod retention;
 pub mod runner;
 pub mod term;
+pub mod view;
+pub mod web;
 pub mod why;
 
 pub use layout::{Logs, Outcome, Output, Place, SavedLog, State, Target};

@@ -26,6 +26,12 @@ pub struct Ci {
     pub builds_failed: Counter,
     /// Builds that run or wait for their turn.
     pub builds_running: Gauge,
+    /// Of the pages.
+    pub web_requests: Counter,
+    /// Answers that say something is wrong here.
+    pub web_errors: Counter,
+    pub web_logins: Counter,
+    pub web_logins_rejected: Counter,
 }
 
 impl Ci {
@@ -62,6 +68,26 @@ impl Ci {
             "builds_in_progress",
             "Builds that run or wait for their turn",
             self.builds_running.clone(),
+        );
+        set.register(
+            "web_requests",
+            "Requests to the pages",
+            self.web_requests.clone(),
+        );
+        set.register(
+            "web_errors",
+            "Answers of 500 and more",
+            self.web_errors.clone(),
+        );
+        set.register(
+            "web_logins",
+            "Logins that were right",
+            self.web_logins.clone(),
+        );
+        set.register(
+            "web_logins_rejected",
+            "Logins that were not",
+            self.web_logins_rejected.clone(),
         );
     }
 

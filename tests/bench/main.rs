@@ -9,6 +9,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)]
 
 mod bulk;
+mod ci_pages;
 mod ci_rounds;
 mod commit;
 mod history;
@@ -59,6 +60,9 @@ const ROWS: &[(&str, Run)] = &[
     ("9p-commit", ninep_far::commits),
     ("9p-far", ninep_far::far),
     ("9p-memory", ninep_far::memory),
+    ("ci-page", ci_pages::pages),
+    ("ci-log", ci_pages::log),
+    ("ci-live", ci_pages::live),
     ("ci-round", ci_rounds::round),
     ("ci-push", ci_rounds::push),
 ];

@@ -396,17 +396,44 @@ async fn history_is_a_chain_and_an_index() {
     ]);
     let metadata = dk.dk.head(&branch("dk-ci-lease")).await.unwrap().unwrap();
     let source = "123".to_owned();
-    let first = history::record(client, &master, &empty, &metadata, &source, &outputs).await;
+    let first = history::record(
+        client,
+        &master,
+        &empty,
+        &metadata,
+        &source,
+        &outputs,
+        &BTreeMap::new(),
+    )
+    .await;
     let first = first.unwrap().unwrap();
     let entry = (master.clone(), source.clone(), first);
     history::index(client, &[entry]).await.unwrap();
     let loaded = history::load(client, &master).await.unwrap();
     assert_eq!(loaded.outputs, outputs);
-    let again = history::record(client, &master, &loaded, &metadata, &source, &outputs).await;
+    let again = history::record(
+        client,
+        &master,
+        &loaded,
+        &metadata,
+        &source,
+        &outputs,
+        &BTreeMap::new(),
+    )
+    .await;
     assert_eq!(again.unwrap(), None, "the same adds no commit");
     outputs.insert("one".into(), output("1b", Logs::None));
     outputs.remove("two");
-    let second = history::record(client, &master, &loaded, &metadata, &source, &outputs).await;
+    let second = history::record(
+        client,
+        &master,
+        &loaded,
+        &metadata,
+        &source,
+        &outputs,
+        &BTreeMap::new(),
+    )
+    .await;
     let commit = dk.dk.commit(&second.unwrap().unwrap()).await.unwrap();
     assert_eq!(commit.parents, [first]);
     let message = String::from_utf8(commit.message).unwrap();

@@ -53,6 +53,8 @@ pub(super) struct Has {
 #[derive(Default)]
 pub(super) struct Verdict {
     pub cells: BTreeMap<String, Has>,
+    /// Which cells each waits for; empty where the steps are not known.
+    pub needs: BTreeMap<String, Vec<String>>,
     /// Elements of the snapshot that, when they change, may change this.
     pub depends: BTreeSet<Id>,
     /// A source failed: it is to be tried again after a while.
@@ -127,6 +129,7 @@ impl<'a> Evaluation<'a> {
                 return Ok(self.verdict);
             }
         };
+        self.verdict.needs = needs(&steps);
         if trust == Trust::None {
             let text = "Waiting for approval of a pull request from elsewhere";
             self.all(&steps, &Outcome::pending(text));
@@ -542,6 +545,22 @@ struct Frame {
     env: BTreeMap<String, String>,
     placed: Vec<Placed>,
     secrets: Vec<String>,
+}
+
+/// Returns which cells each cell waits for.
+fn needs(steps: &Steps) -> BTreeMap<String, Vec<String>> {
+    let names = |step: &Step| -> Vec<String> {
+        let needed = step.needs.iter().filter_map(|need| steps.get(need));
+        let cells = needed.flat_map(|step| step.cells.iter().map(|cell| cell.name.clone()));
+        cells.collect()
+    };
+    let of = |step| {
+        let cells = |step: &Step| step.cells.iter().map(|cell| cell.name.clone()).collect();
+        let cells: Vec<String> = cells(step);
+        let needs = names(step);
+        cells.into_iter().map(move |cell| (cell, needs.clone()))
+    };
+    steps.iter().flat_map(of).collect()
 }
 
 /// Returns a record as what a target has, before it is evaluated.

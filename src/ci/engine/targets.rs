@@ -20,6 +20,8 @@ pub(super) struct State {
     /// The commit `cells` are for.
     pub evaluated: Option<Sha>,
     pub cells: BTreeMap<String, Has>,
+    /// Which cells each waits for.
+    pub needs: BTreeMap<String, Vec<String>>,
     /// The last head whose cells had all ended, where that is known.
     pub tested: Option<Option<Sha>>,
     depends: BTreeSet<Id>,
@@ -224,6 +226,7 @@ impl Targets {
             state.tested.get_or_insert(tested);
         }
         let mut cells = verdict.cells;
+        state.needs = verdict.needs;
         for (cell, has) in &mut cells {
             let old = state.cells.get(cell).and_then(|old| old.branch.clone());
             if has.branch.is_none() && same {

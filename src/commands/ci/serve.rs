@@ -12,7 +12,7 @@ use crate::ci::engine::{Engine, Options, Secrets, World};
 use crate::ci::runner::{self, Machine};
 use crate::ci::{Stopper, SystemClock, Target};
 use crate::commands::ci::source::Repositories;
-use crate::commands::ci::{check, health, life};
+use crate::commands::ci::{check, health, life, page};
 use crate::commands::{Session, hold_signals};
 use crate::logging;
 use crate::ui::{Usage, signals};
@@ -30,9 +30,8 @@ pub struct Args {
     /// The configuration
     #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     config: PathBuf,
-    /// The address at which people see the page, for the links of statuses
-    #[arg(long, value_name = "URL")]
-    web_url: Option<String>,
+    #[command(flatten)]
+    page: page::Options,
     /// Test this target and no other; may be given again
     ///
     /// USER/REPO/heads/NAME, USER/REPO/tags/NAME or USER/REPO/pr/NUMBER. A
@@ -75,9 +74,12 @@ Metrics:
   datakit_ci_failed_rounds_total\trounds that failed and were tried again
   datakit_ci_builds_started_total, _succeeded_total, _failed_total\tbuilds
   datakit_ci_builds_in_progress\tbuilds that run or wait for their turn
+  datakit_ci_web_requests_total, _web_errors_total\trequests to the page, and those answered with 500 or more
+  datakit_ci_web_logins_total, _web_logins_rejected_total\tlogins
 
 Examples:
   dk -C db.git ci serve --config ci.toml
+  dk -C db.git ci serve --config ci.toml --web :8080 --secrets-dir /etc/dk-ci
   dk -C tcp://db ci serve --config ci.toml --secrets-dir /run/secrets --jobs 8
   dk -C db.git ci serve --config ci.toml --canary me/app/heads/master";
 
@@ -89,13 +91,15 @@ pub(super) async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
     let config = read(session, &args.config)?;
     let cache = cache_folder(args.cache_dir.as_deref())?;
     let world = world(session, &args, &config, &cache)?;
+    let site = page::Site::bind(&args.page, args.secrets_dir.as_deref(), &config).await?;
     let options = Options {
-        web_url: args.web_url.clone(),
+        web_url: site.url().or(args.page.web_url.clone()),
         canaries: args.canary.clone(),
         jobs: jobs(args.jobs),
     };
     let count = config.projects.len();
     let mut engine = Engine::start(world, config, options).await?;
+    let site = site.serve(session, engine.status());
     let health = match &args.metrics {
         Some(at) => Some(health::serve(ui, at, engine.status()).await?),
         None => None,
@@ -122,7 +126,7 @@ pub(super) async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
     // They were heeded: another one ends it at once.
     signals::forget();
     drop(held);
-    drop(health);
+    drop((health, site));
     let closed = engine.close().await;
     drop(log);
     result?;
@@ -141,7 +145,7 @@ fn read(session: &Session, file: &Path) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-fn jobs(asked: Option<u16>) -> usize {
+pub(super) fn jobs(asked: Option<u16>) -> usize {
     let processors = || std::thread::available_parallelism().map_or(1, usize::from);
     asked.map_or_else(processors, usize::from)
 }
@@ -161,10 +165,9 @@ pub(super) fn cache_folder(asked: Option<&Path>) -> anyhow::Result<PathBuf> {
 
 fn world(session: &Session, args: &Args, config: &Config, cache: &Path) -> anyhow::Result<World> {
     let base = args.config.parent().unwrap_or(Path::new("."));
-    let dk = std::env::current_exe().context("cannot tell where dk is")?;
     let machine = Machine::new(runner::Options {
         scratch: cache.join("steps"),
-        supervisor: vec![dk.into(), "ci".into(), "supervise".into()],
+        supervisor: runner::supervisor().context("cannot tell where dk is")?,
         env: environment(),
         grace: runner::GRACE,
     });
