@@ -8,8 +8,12 @@
 // Somebody reads this on a terminal, and a panic is the message.
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)]
 
+mod bridge;
 mod bulk;
 mod commit;
+#[allow(dead_code, unused_imports)]
+#[path = "../it/github/mod.rs"]
+mod github;
 mod history;
 mod inputs;
 mod ninep;
@@ -51,6 +55,8 @@ const ROWS: &[(&str, Run)] = &[
     ("branches", scale::branches),
     ("directory", scale::directory),
     ("huge", scale::huge),
+    ("bridge-sync", bridge::syncs),
+    ("bridge-webhook", bridge::webhook),
     ("9p-questions", ninep::questions),
     ("9p-sequential", ninep::sequential),
     ("9p-write-8k", ninep::appends),

@@ -405,6 +405,80 @@ async fn a_wrong_token_is_named_and_never_shown() {
     }
 }
 
+#[cfg(feature = "https")]
+#[tokio::test]
+async fn an_app_gets_tokens_and_shows_statuses_as_check_runs() {
+    use datakit::bridge::github::auth::App;
+    let key = include_str!("../data/github/app-key.pem");
+    let auth = || Auth::App(Box::new(App::new("7", key).unwrap()));
+    let mut world = World::new("*:rw,check:rw").await;
+    let other: Repo = "other/x".parse().unwrap();
+    {
+        let hub = &mut *world.hub.world();
+        hub.is = both_described();
+        hub.is.add_ref(&other, &name("heads/master"), "foo".into());
+        hub.app = Some(crate::github::App {
+            id: "7".into(),
+            life: Duration::from_secs(3600),
+            tokens: Default::default(),
+        });
+        hub.organisations.insert("test".into());
+    }
+    world.restart_as(auth());
+    world.follow(&["test/test", "other/x"]).await;
+    let outcome = world.sync().await;
+    assert!(outcome.unread.is_empty(), "{:?}", outcome.unread);
+    let tokens = |world: &World| world.hub.world().app.as_ref().unwrap().tokens.len();
+    assert_eq!(tokens(&world), 2, "one for each account");
+    // A status goes out twice over, and its check run follows it.
+    let file = "test/test/commit/foo/status/ci/build/state";
+    world.write(&[(file, "pending")]).await;
+    world.sync().await;
+    // One taken back before its time is replaced.
+    world.hub.world().app.as_mut().unwrap().tokens.clear();
+    world
+        .write(&[
+            (file, "failure"),
+            (
+                "test/test/commit/foo/status/ci/build/target_url",
+                "https://ci/1",
+            ),
+        ])
+        .await;
+    let outcome = world.sync().await;
+    assert!(outcome.failed.is_empty() && outcome.unshown.is_empty());
+    assert_eq!(tokens(&world), 1);
+    let runs: Vec<Value> = world.hub.world().checks.values().cloned().collect();
+    assert_eq!(runs.len(), 1);
+    let run = &runs[0];
+    assert_eq!(
+        (&run["name"], &run["head_sha"]),
+        (&"ci/build".into(), &"foo".into())
+    );
+    assert_eq!(
+        (&run["status"], &run["conclusion"]),
+        (&"completed".into(), &"failure".into())
+    );
+    assert_eq!(run["details_url"], "https://ci/1");
+    // Whole accounts are what the App was given.
+    world.bridge.follow(&[], &["test".into()]).await.unwrap();
+    let outcome = world.everything().await;
+    assert!(outcome.unlisted.is_empty(), "{:?}", outcome.unlisted);
+    for path in world.files(".sync").await {
+        assert!(
+            !world.read_of(".sync", &path).await.contains("ghs_"),
+            "{path}"
+        );
+    }
+    world.restart_as(Auth::App(Box::new(App::new("8", key).unwrap())));
+    assert_eq!(
+        world.everything().await.unread.len(),
+        2,
+        "another App is nobody here"
+    );
+    world.hub.assert_faithful();
+}
+
 /// The recorded calls of a scenario of `@octokit/fixtures`.
 fn recorded(scenario: &str) -> Vec<Value> {
     let text = unzipped("recorded.ndjson.gz");
