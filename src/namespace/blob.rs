@@ -5,8 +5,8 @@
 //! many readers keep such a stream between two reads is bounded.
 
 use std::io::Read;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use quick_cache::Weighter;
@@ -24,6 +24,9 @@ const SMALL: u64 = 256 << 10;
 const CACHE: u64 = 32 << 20;
 /// Streams kept between two reads.
 const READERS: usize = 256;
+/// Buffers kept for the next read of a large blob: new memory costs more than
+/// what is copied into it.
+const BUFFERS: usize = 8;
 
 #[derive(Clone)]
 struct Length;
@@ -39,6 +42,49 @@ pub struct Blobs {
     store: Arc<Store>,
     cache: Cache<ObjectId, Bytes, Length>,
     readers: Arc<AtomicUsize>,
+    buffers: Arc<Buffers>,
+}
+
+/// Memory that was read into before.
+#[derive(Default)]
+struct Buffers(Mutex<Vec<Vec<u8>>>);
+
+/// A buffer whose beginning was read into; it goes back where it came from.
+struct Buffer {
+    bytes: Vec<u8>,
+    length: usize,
+    home: Arc<Buffers>,
+}
+
+impl Buffers {
+    fn take(self: &Arc<Self>, length: usize) -> Buffer {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bytes = kept.pop().unwrap_or_default();
+        drop(kept);
+        if bytes.len() < length {
+            bytes.resize(length, 0);
+        }
+        Buffer {
+            bytes,
+            length,
+            home: self.clone(),
+        }
+    }
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let mut kept = self.home.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() < BUFFERS {
+            kept.push(std::mem::take(&mut self.bytes));
+        }
+    }
 }
 
 /// One reader's stream; nothing for a small blob.
@@ -74,6 +120,7 @@ impl Blobs {
             store,
             cache: Cache::with_options(options, Length, Default::default(), Default::default()),
             readers: Arc::default(),
+            buffers: Arc::default(),
         }
     }
 
@@ -110,7 +157,7 @@ impl Blobs {
         }
         let kept = reader.0.take().filter(|kept| kept.id == *id);
         let id = *id;
-        let readers = self.readers.clone();
+        let (readers, buffers) = (self.readers.clone(), self.buffers.clone());
         let work = move |store: &Arc<Store>| -> store::Result<_> {
             let size = match &kept {
                 Some(kept) => kept.size,
@@ -141,12 +188,13 @@ impl Blobs {
             let failed = || store::Error::io(format!("cannot read blob {id}"));
             let skipped = (&mut kept.stream).take(start - kept.at);
             std::io::copy(&mut { skipped }, &mut std::io::sink()).map_err(failed())?;
-            let mut data = vec![0; (end - start) as usize];
-            kept.stream.read_exact(&mut data).map_err(failed())?;
+            let mut data = buffers.take((end - start) as usize);
+            let into = &mut data.bytes[..data.length];
+            kept.stream.read_exact(into).map_err(failed())?;
             kept.at = end;
             let many = kept.counted.0.load(Ordering::Acquire) > READERS;
             let kept = (end < size && !many).then_some(kept);
-            Ok(Found::Part(data.into(), kept))
+            Ok(Found::Part(Bytes::from_owner(data), kept))
         };
         match face::run(&self.store, work).await? {
             Found::Refused(refused) => Err(refused),
