@@ -33,6 +33,10 @@ pub const TARGETS: &[Target] = &[
         doc: "keeping a branch and a forge in step",
     },
     Target {
+        name: "ci",
+        doc: "tests of branches and pull requests",
+    },
+    Target {
         name: "namespace",
         doc: "the file tree",
     },

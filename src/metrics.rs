@@ -13,6 +13,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+mod ci;
+
+pub use ci::Ci;
+
 /// Which 9P message: `walk`, `read`, …
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Message {
@@ -65,6 +69,7 @@ pub struct Metrics {
     pub pushes: Counter,
     pub push_failures: Counter,
     pub push_seconds: Counter<f64, AtomicU64>,
+    pub ci: Ci,
     /// Repositories a bridge follows and can read.
     pub bridge_repositories: Gauge,
     /// 1 for each repository a bridge cannot read now.
@@ -109,6 +114,7 @@ impl Metrics {
             pushes: Counter::default(),
             push_failures: Counter::default(),
             push_seconds: Counter::default(),
+            ci: Ci::default(),
             bridge_repositories: Gauge::default(),
             bridge_unread: Family::default(),
             bridge_syncs: Counter::default(),
@@ -179,6 +185,7 @@ impl Metrics {
             Unit::Seconds,
             made.push_seconds.clone(),
         );
+        made.ci.register(set);
         made.register_bridge();
         made
     }

@@ -18,12 +18,14 @@ use futures_core::Stream;
 use crate::model::request::Progress;
 use crate::model::{TreePath, text};
 
+mod board;
 mod paint;
 mod progress;
 mod reader;
 pub mod signals;
 mod stdout;
 
+pub use board::Board;
 pub use paint::{Look, Paint, Painted};
 pub use reader::Reader;
 pub use stdout::{Content, Stdout};
@@ -256,6 +258,11 @@ impl Ui {
         Arc::new(progress::Shown::new(io::stderr().is_terminal()))
     }
 
+    /// Returns what shows how several things go on at once; nothing with `--quiet`.
+    pub fn board(&self) -> Board {
+        Board::new(self.quiet, io::stderr().is_terminal())
+    }
+
     // Questions. None may be the only way: `flag` is the way without a terminal.
 
     /// Asks for a line that the caller will read.
@@ -294,6 +301,17 @@ impl Ui {
             .default(0)
             .interact()?;
         Ok(chosen)
+    }
+
+    /// Asks for a password, twice, and shows nothing of it.
+    pub fn password(&self, question: &str, flag: &str) -> anyhow::Result<String> {
+        self.need_terminal(question, flag)?;
+        let _talk = signals::talk()?;
+        let password = dialoguer::Password::new()
+            .with_prompt(text::printable(question.as_bytes()))
+            .with_confirmation("The same again", "these are not the same")
+            .interact()?;
+        Ok(password)
     }
 
     fn need_terminal(&self, question: &str, flag: &str) -> Result<(), Usage> {

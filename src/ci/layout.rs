@@ -9,6 +9,7 @@
 //! status-<user>-<repo>-ref-<heads>-<name>
 //!   source-commit, metadata-commit                what it was worked out from
 //!   job/CELL/output                               an Output
+//!   job/CELL/needs                                cells it waits for, a line each
 //! commit-index
 //!   U/R/commit/SHA/SUBNAME                        commit of the status branch
 //! dk-step-<cell>-of-<digest>                      a result
@@ -59,11 +60,12 @@ pub const CANCEL_REQUESTED: &str = "cancel-requested";
 /// The branch of requests and approvals.
 pub const ROOM: &str = "dk-ci";
 pub const REQUESTS: &str = "requests";
+pub const APPROVED: &str = "approved";
 pub const LEASE_BRANCH: &str = "dk-ci-lease";
 pub const LEASE: &str = "lease";
 
 /// Bytes of a cell's name that its result branch shows.
-const SHOWN: usize = 150;
+const SHOWN: usize = 170;
 
 /// What is tested: a pull request or a ref of a repository.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -261,6 +263,12 @@ pub fn output_path(cell: &str) -> String {
     format!("job/{cell}/output")
 }
 
+/// Returns the path of what a cell waits for, in a status branch: the names of
+/// cells, a line each.
+pub fn needs_path(cell: &str) -> String {
+    format!("job/{cell}/needs")
+}
+
 /// Returns the path of a target's entry in the commit index; without a target,
 /// the folder of a commit's entries.
 pub fn index_path(repo: &Repo, sha: &str, place: Option<&Place>) -> String {
@@ -303,7 +311,21 @@ pub fn read_request(step: &[u8]) -> Option<BranchName> {
 
 /// Returns the path, in [`ROOM`], of the commit of a pull request that may run.
 pub fn approval_path(repo: &Repo, number: u64) -> String {
-    format!("approved/{repo}/pr/{number}")
+    format!("{APPROVED}/{repo}/pr/{number}")
+}
+
+/// Returns a text as a part of a URL holds it: all but letters, digits and
+/// `-._~,` as `%XX`.
+pub fn percent(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'-' | b'.' | b'_' | b'~' | b',' => out.push(char::from(byte)),
+            byte if byte.is_ascii_alphanumeric() => out.push(char::from(byte)),
+            byte => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
 }
 
 /// Returns a wall-clock time as logs show it: `2026-11-22 18:04.09`.

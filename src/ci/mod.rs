@@ -9,7 +9,7 @@
 //!         +----> client <-+
 //! ```
 //!
-//! The [`engine`](crate::ci) reads what the bridges say of a forge (the `forge`
+//! The [`engine`] reads what the bridges say of a forge (the `forge`
 //! room), works out which results are wanted, takes them from the store or has
 //! a [`Runner`] make them, and writes statuses and history back. What stays
 //! true:
@@ -31,14 +31,25 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::client::{self, At, Client, Edits};
-use crate::forge::{Repo, Sha};
+use crate::forge::Sha;
 use crate::model::{BranchName, Item, Time, TreePath};
 
+pub mod cache;
 pub mod config;
+pub mod engine;
+mod files;
+pub mod history;
+pub mod key;
 pub mod layout;
+pub mod lease;
 pub mod logs;
 pub mod request;
+pub mod retention;
 pub mod runner;
+pub mod term;
+pub mod view;
+pub mod web;
+pub mod why;
 
 pub use layout::{Logs, Outcome, Output, Place, SavedLog, State, Target};
 
@@ -165,9 +176,6 @@ pub trait Sources: Send + Sync {
     /// from where `from` says it is. Called again for the same commit it
     /// answers at once. A commit that cannot be had is an error that names it.
     async fn get(&self, from: &Target, sha: &Sha) -> client::Result<Arc<dyn Client>>;
-
-    /// As `get`, for the head of another repository that a step names in `also`.
-    async fn also(&self, repo: &Repo, sha: &Sha) -> client::Result<Arc<dyn Client>>;
 }
 
 /// The time. Tests have their own.

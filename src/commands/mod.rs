@@ -101,6 +101,7 @@ impl Cli {
     pub fn is_daemon(&self) -> bool {
         match &self.command {
             Command::Serve(_) => true,
+            Command::Ci(args) => args.is_daemon(),
             Command::Bridge(args) => args.is_daemon(),
             _ => false,
         }

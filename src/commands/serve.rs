@@ -124,7 +124,7 @@ Signals:
   SIGHUP\topen the log file anew
 
 Log:
-Records go by target: bridge, namespace, ninep, serve, store. debug/src/TARGET/level in the tree shows and sets the level of one while the server runs.
+Records go by target: bridge, ci, namespace, ninep, serve, store. debug/src/TARGET/level in the tree shows and sets the level of one while the server runs.
 A log that cannot be written is replaced by standard error, and what nobody takes is dropped and counted: logging never holds up the work.
 
 Health:

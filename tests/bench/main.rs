@@ -10,6 +10,7 @@
 
 mod bridge;
 mod bulk;
+mod ci_pages;
 mod commit;
 #[allow(dead_code, unused_imports)]
 #[path = "../it/github/mod.rs"]
@@ -64,6 +65,9 @@ const ROWS: &[(&str, Run)] = &[
     ("9p-commit", ninep_far::commits),
     ("9p-far", ninep_far::far),
     ("9p-memory", ninep_far::memory),
+    ("ci-page", ci_pages::pages),
+    ("ci-log", ci_pages::log),
+    ("ci-live", ci_pages::live),
 ];
 
 fn main() -> ExitCode {

@@ -34,7 +34,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "commands/ci",
         &[
-            "ci", "client", "commands", "forge", "metrics", "model", "ui",
+            "ci", "client", "commands", "forge", "logging", "metrics", "model", "ui",
         ],
     ),
     (

@@ -1,0 +1,142 @@
+//! `dk ci user`: who may log in to the page with a password.
+
+use std::io::{self, Read as _, Write};
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+
+use crate::ci::web::auth::FOLDER;
+use crate::ci::web::auth::passwords::{Error, Passwords};
+use crate::client;
+use crate::commands::blocking;
+use crate::ui::{Ui, Usage};
+
+/// Add, remove and list the users of the web page
+///
+/// What they may do is in the configuration: can-read and can-build. The user
+/// admin may also change the page's settings. A page that is being served knows
+/// of a change at once; who is logged in stays so.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  dk ci user add alice --secrets-dir /etc/dk-ci
+  pass ci/alice | dk ci user add alice --secrets-dir /etc/dk-ci --password-file -
+  dk ci user list --secrets-dir /etc/dk-ci
+
+JSON:
+  {\"name\"}")]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum Command {
+    /// Add a user, or change a password
+    Add {
+        /// The name: letters, digits, '.', '_' and '-'
+        name: String,
+        /// Read the password from the first line of a file, or of stdin with -
+        #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+        password_file: Option<PathBuf>,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Remove users
+    Remove {
+        /// Their names
+        #[arg(required = true)]
+        names: Vec<String>,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// List the users
+    List {
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+#[derive(clap::Args, Debug)]
+struct Place {
+    /// The folder of secrets that dk ci serve uses
+    #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+    secrets_dir: PathBuf,
+}
+
+impl Place {
+    fn users(&self) -> Passwords {
+        Passwords::within(&self.secrets_dir.join(FOLDER))
+    }
+}
+
+#[derive(serde::Serialize)]
+struct User {
+    name: String,
+}
+
+pub(super) async fn run(ui: &Ui, args: Args) -> anyhow::Result<()> {
+    match args.command {
+        Command::Add {
+            name,
+            password_file,
+            place,
+        } => {
+            let password = match password_file {
+                Some(file) => blocking(move || read(&file)).await?,
+                None => ui.password(&format!("Password of {name}"), "--password-file")?,
+            };
+            let users = place.users();
+            blocking(move || users.set(&name, &password).map_err(told)).await
+        }
+        Command::Remove { names, place } => {
+            let users = place.users();
+            blocking(move || {
+                for name in &names {
+                    users.remove(name).map_err(told)?;
+                }
+                Ok(())
+            })
+            .await
+        }
+        Command::List { place } => {
+            let users = place.users();
+            let names = blocking(move || users.names().map_err(told)).await?;
+            let mut records = ui.records();
+            for name in names {
+                records.show(&User { name }, |user: &User, out: &mut dyn Write| {
+                    writeln!(out, "{}", user.name)
+                })?;
+            }
+            records.finish()
+        }
+    }
+}
+
+/// Reads the first line of a file.
+fn read(file: &std::path::Path) -> anyhow::Result<String> {
+    const LONGEST: u64 = 4096;
+    let from: Box<dyn io::Read> = match file.as_os_str() == "-" {
+        true => Box::new(io::stdin().lock()),
+        false => {
+            let opened = std::fs::File::open(file);
+            Box::new(opened.with_context(|| file.display().to_string())?)
+        }
+    };
+    let mut text = String::new();
+    from.take(LONGEST)
+        .read_to_string(&mut text)
+        .with_context(|| format!("{}: the password cannot be read", file.display()))?;
+    Ok(text.lines().next().unwrap_or_default().to_owned())
+}
+
+/// Gives an error its exit status.
+fn told(error: Error) -> anyhow::Error {
+    match error {
+        Error::Name(_) | Error::Length => Usage::new(error.to_string()).into(),
+        Error::Unknown(name) => client::Error::NotFound {
+            what: format!("user {name}"),
+        }
+        .into(),
+        error => error.into(),
+    }
+}

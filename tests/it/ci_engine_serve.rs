@@ -1,0 +1,221 @@
+//! `dk ci serve` with real processes: from a push to a status and a log.
+
+use std::process::{Child, Stdio};
+
+use crate::sandbox::{Sandbox, eventually};
+
+/// A process that ends with the test.
+struct Daemon(Child);
+
+impl Daemon {
+    fn new(sandbox: &Sandbox, arguments: &[&str]) -> Self {
+        let mut command = sandbox.command(arguments);
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        Self(child.unwrap())
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Asks it to end, and returns its exit status.
+    fn end(mut self) -> Option<i32> {
+        self.signal(rustix::process::Signal::TERM);
+        self.0.wait().unwrap().code()
+    }
+
+    fn kill(mut self) {
+        self.signal(rustix::process::Signal::KILL);
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+const CONFIG: &str = r#"
+[[project]]
+repo = "me/app"
+source = "app.git"
+
+[project.step.build]
+run = "echo building; mkdir bin; cp src bin/app"
+inputs = ["src"]
+outputs = ["bin/app"]
+
+[project.step.test]
+run = "cat bin/app; grep -q good bin/app"
+inputs = ["tests"]
+needs = ["build"]
+"#;
+
+/// A store, a repository people push to, and a bridge between the two.
+fn world(config: &str) -> (Sandbox, Daemon) {
+    let sandbox = Sandbox::with_store();
+    sandbox.git(["init", "-q", "--bare", "app.git"]);
+    sandbox.git(["init", "-q", "-b", "master", "work"]);
+    sandbox.write("ci.toml", config);
+    let bridge = Daemon::new(&sandbox, &["bridge", "local", "me/app:app.git"]);
+    (sandbox, bridge)
+}
+
+const SERVE: [&str; 8] = [
+    "ci",
+    "serve",
+    "--config",
+    "ci.toml",
+    "--cache-dir",
+    "cache",
+    "--jobs",
+    "2",
+];
+
+/// Commits and pushes; returns the commit.
+fn push(sandbox: &Sandbox, src: &str) -> String {
+    sandbox.write("work/src", src);
+    sandbox.git(["-C", "work", "add", "."]);
+    sandbox.git(["-C", "work", "commit", "-q", "-m", src]);
+    sandbox.git(["-C", "work", "push", "-q", "../app.git", "master"]);
+    sandbox
+        .git(["-C", "work", "rev-parse", "HEAD"])
+        .trim()
+        .to_owned()
+}
+
+/// Waits until a step has a status.
+fn status(sandbox: &Sandbox, sha: &str, step: &str, wanted: &str) {
+    let folder = format!("github-metadata:me/app/commit/{sha}/status/ci/datakit/{step}");
+    eventually(&format!("{step} {wanted}"), || {
+        let state = sandbox.dk(["cat", &format!("{folder}/state")]);
+        (state.trim_end() == wanted).then_some(())
+    });
+}
+
+/// The branch of a step's result.
+fn result(sandbox: &Sandbox, step: &str) -> String {
+    let why = sandbox.ok(["ci", "why", "me/app/heads/master", step]);
+    let line = why.lines().find_map(|line| line.strip_prefix("result "));
+    line.unwrap().to_owned()
+}
+
+#[test]
+fn a_push_becomes_a_status_and_a_log() {
+    let (sandbox, _bridge) = world(CONFIG);
+    let engine = Daemon::new(&sandbox, &SERVE);
+    let one = push(&sandbox, "good");
+    status(&sandbox, &one, "test", "success");
+    let build = result(&sandbox, "build");
+    assert_eq!(
+        sandbox.ok(["cat", &format!("{build}:value/bin/app")]),
+        "good"
+    );
+    let log = sandbox.ok(["cat", &format!("{build}:log")]);
+    assert!(
+        log.contains("\nbuilding\n") && log.ends_with(" Success"),
+        "{log}"
+    );
+    let two = push(&sandbox, "bad");
+    status(&sandbox, &two, "test", "failure");
+    let why = sandbox.ok(["ci", "why", "me/app/heads/master", "test"]);
+    assert!(why.starts_with("need build: "), "{why}");
+    // Another engine is refused.
+    let said = sandbox.dk(SERVE);
+    assert!(
+        said.contains("another engine serves this store") && said.ends_with("exit status 1\n"),
+        "{said}"
+    );
+    let asked = sandbox.ok(["ci", "rebuild", "--failed"]);
+    assert_eq!(asked, result(&sandbox, "test"));
+    let built = || {
+        sandbox
+            .ok(["log", &result(&sandbox, "test")])
+            .matches("Cached failure")
+            .count()
+    };
+    eventually("another build", || (built() == 2).then_some(()));
+    assert_eq!(engine.end(), Some(0));
+    let branches = sandbox.ok(["branch"]);
+    assert!(!branches.contains("dk-ci-lease"), "{branches}");
+    sandbox.git(["-C", "db.git", "fsck", "--strict"]);
+}
+
+#[test]
+fn a_killed_engine_leaves_no_process_and_is_resumed() {
+    let config = "[[project]]\nrepo = \"me/app\"\nsource = \"app.git\"\n\
+                  [project.step.test]\nrun = \"\"\"\nif [ -e src ] && grep -q slow src; then\n\
+                  echo begun; sleep 86399; fi\n\"\"\"\n";
+    let (sandbox, _bridge) = world(config);
+    let engine = Daemon::new(&sandbox, &SERVE);
+    let sha = push(&sandbox, "slow");
+    status(&sandbox, &sha, "test", "pending");
+    let part = format!("{}:log.d/00000001", result(&sandbox, "test"));
+    eventually("the log grows", || {
+        let log = sandbox.dk(["cat", &part]);
+        log.contains("begun").then_some(())
+    });
+    engine.kill();
+    // Whoever takes over at once finds the holder gone.
+    let engine = Daemon::new(&sandbox, &SERVE);
+    let result = result(&sandbox, "test");
+    let begun = || sandbox.ok(["log", &result]).matches("Start test").count();
+    eventually("the build begins again", || (begun() == 2).then_some(()));
+    eventually("cancelled", || {
+        sandbox.dk(["ci", "cancel", "--all"]);
+        let log = sandbox.dk(["cat", &format!("{result}:log")]);
+        log.contains("Cancelled at user's request").then_some(())
+    });
+    status(&sandbox, &sha, "test", "failure");
+    assert_eq!(engine.end(), Some(0));
+}
+
+#[test]
+fn what_is_wrong_is_said() {
+    let sandbox = Sandbox::with_store();
+    sandbox.write("ci.toml", CONFIG.replace("needs", "nedes"));
+    let said = sandbox.dk(SERVE);
+    assert!(
+        said.contains("ci.toml:14:") && said.ends_with("exit status 2\n"),
+        "{said}"
+    );
+    sandbox.write("ci.toml", CONFIG);
+    let said = sandbox.dk(SERVE);
+    assert!(said.contains("app.git does not exist"), "{said}");
+    let nobody = "me/app/heads/master";
+    for (arguments, why, status) in [
+        (
+            vec!["ci", "rebuild"],
+            "name a target, or say --failed or --commit",
+            2,
+        ),
+        (
+            vec!["ci", "cancel"],
+            "name a target, or say --outdated or --all",
+            2,
+        ),
+        (
+            vec!["ci", "rebuild", nobody],
+            "a history of me/app/heads/master does not exist",
+            4,
+        ),
+        (
+            vec!["ci", "rebuild", "me/app"],
+            "missing heads/NAME, tags/NAME or pr/N",
+            2,
+        ),
+        (vec!["ci", "why", nobody, "test"], "does not exist", 4),
+        (
+            vec!["ci", "approve", nobody, "--commit", "abc"],
+            "is not a commit's full id",
+            2,
+        ),
+    ] {
+        let said = sandbox.dk(&arguments);
+        assert!(said.contains(why), "{arguments:?}: {said}");
+        assert!(said.ends_with(&format!("exit status {status}\n")), "{said}");
+    }
+}
