@@ -11,6 +11,7 @@
 mod bridge;
 mod bulk;
 mod ci_pages;
+mod ci_rounds;
 mod commit;
 #[allow(dead_code, unused_imports)]
 #[path = "../it/github/mod.rs"]
@@ -68,6 +69,8 @@ const ROWS: &[(&str, Run)] = &[
     ("ci-page", ci_pages::pages),
     ("ci-log", ci_pages::log),
     ("ci-live", ci_pages::live),
+    ("ci-round", ci_rounds::round),
+    ("ci-push", ci_rounds::push),
 ];
 
 fn main() -> ExitCode {
