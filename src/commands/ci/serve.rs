@@ -123,12 +123,16 @@ pub(super) async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
         }
     };
     let _ = sd_notify::notify(false, &[NotifyState::Stopping]);
-    // They were heeded: another one ends it at once.
+    drop((health, site));
+    let closed = tokio::select! {
+        closed = engine.close() => closed,
+        // Another one ends it where it stands.
+        () = asked.end() => Ok(()),
+    };
+    drop(log);
+    // They were heeded.
     signals::forget();
     drop(held);
-    drop((health, site));
-    let closed = engine.close().await;
-    drop(log);
     result?;
     Ok(closed?)
 }
@@ -222,6 +226,11 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             hangup: signal(SignalKind::hangup())?,
         })
+    }
+
+    /// Waits for one that asks for the end.
+    async fn end(&mut self) {
+        while matches!(self.next().await, Signalled::Reopen) {}
     }
 
     /// Waits for the next. Cancel-safe.
