@@ -18,12 +18,14 @@ use futures_core::Stream;
 use crate::model::request::Progress;
 use crate::model::{TreePath, text};
 
+mod board;
 mod paint;
 mod progress;
 mod reader;
 pub mod signals;
 mod stdout;
 
+pub use board::Board;
 pub use paint::{Look, Paint, Painted};
 pub use reader::Reader;
 pub use stdout::{Content, Stdout};
@@ -254,6 +256,11 @@ impl Ui {
             return Arc::new(());
         }
         Arc::new(progress::Shown::new(io::stderr().is_terminal()))
+    }
+
+    /// Returns what shows how several things go on at once; nothing with `--quiet`.
+    pub fn board(&self) -> Board {
+        Board::new(self.quiet, io::stderr().is_terminal())
     }
 
     // Questions. None may be the only way: `flag` is the way without a terminal.

@@ -153,9 +153,11 @@ impl std::str::FromStr for Target {
         let (user, rest) = text
             .split_once('/')
             .ok_or_else(|| BadTarget::NoUser(whole()))?;
-        let (name, rest) = rest
-            .split_once('/')
-            .ok_or_else(|| BadTarget::NoRepo(whole()))?;
+        let (name, rest) = match rest.split_once('/') {
+            Some(parts) => parts,
+            None if rest.is_empty() => return Err(BadTarget::NoRepo(whole())),
+            None => return Err(BadTarget::NoPlace(whole())),
+        };
         let repo = Repo::new(user, name).ok_or_else(|| BadTarget::NoUser(whole()))?;
         let (kind, name) = rest
             .split_once('/')

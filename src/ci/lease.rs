@@ -19,6 +19,10 @@ pub const VALID: i64 = 120;
 /// Seconds after which it is renewed.
 pub const RENEWED: i64 = 30;
 
+/// Says of a holder on this machine whether it still runs; nothing where that
+/// cannot be known.
+pub type Runs = Arc<dyn Fn(&Lease) -> Option<bool> + Send + Sync>;
+
 /// Who takes a lease.
 #[derive(Clone)]
 pub struct Holder {
@@ -26,9 +30,7 @@ pub struct Holder {
     pub pid: u32,
     /// Tells this process from another one that had its number.
     pub life: String,
-    /// Says of a holder on this machine whether it still runs; nothing where
-    /// that cannot be known.
-    pub runs: Arc<dyn Fn(&Lease) -> Option<bool> + Send + Sync>,
+    pub runs: Runs,
 }
 
 /// A lease that is held.

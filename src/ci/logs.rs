@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use tokio::sync::Mutex;
 
 use super::LogSink;
@@ -133,17 +133,19 @@ impl Secrets {
 }
 
 /// Returns a value in both alphabets of base64, as it looks after 0, 1 and 2
-/// bytes of something else: only the characters that say nothing else.
+/// bytes of something else: only the characters that say nothing else, with
+/// something behind it, and at the end of all.
 fn encoded(value: &[u8]) -> impl Iterator<Item = String> {
     (0..3_usize).flat_map(move |before| {
         let mut bytes = vec![0; before];
         bytes.extend_from_slice(value);
         let (from, to) = ((before * 8).div_ceil(6), bytes.len() * 8 / 6);
-        [
-            STANDARD_NO_PAD.encode(&bytes),
-            URL_SAFE_NO_PAD.encode(&bytes),
-        ]
-        .map(|text| text.get(from..to).unwrap_or_default().to_owned())
+        [STANDARD.encode(&bytes), URL_SAFE.encode(&bytes)]
+            .into_iter()
+            .flat_map(move |text| {
+                let piece = |to| text.get(from..to).unwrap_or_default().to_owned();
+                [piece(to), piece(text.len())]
+            })
     })
 }
 

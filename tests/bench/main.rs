@@ -10,6 +10,7 @@
 
 mod bulk;
 mod ci_pages;
+mod ci_rounds;
 mod commit;
 mod history;
 mod inputs;
@@ -62,6 +63,8 @@ const ROWS: &[(&str, Run)] = &[
     ("ci-page", ci_pages::pages),
     ("ci-log", ci_pages::log),
     ("ci-live", ci_pages::live),
+    ("ci-round", ci_rounds::round),
+    ("ci-push", ci_rounds::push),
 ];
 
 fn main() -> ExitCode {

@@ -157,6 +157,54 @@ async fn cancel() {
 }
 
 #[tokio::test]
+async fn what_is_asked_while_no_engine_runs_is_heeded_by_the_next() {
+    let steps = format!("{TEST}[project.step.other]\nrun = \"other\"\n");
+    let mut dk = Place::new(&project(&steps)).await;
+    let sha = dk.commit(&[("a", "1")]).await;
+    dk.head("master", &sha).await;
+    let (one, two) = (dk.begun().await, dk.begun().await);
+    let (mut test, other) = match one.cell() {
+        "test" => (one, two),
+        _ => (two, one),
+    };
+    other.succeed(&[]);
+    dk.expect(&sha, "other", "success Success").await;
+    dk.engine = None;
+    test.stopped().await;
+    let metadata = dk.metadata_branch();
+    let step = |step: &str| Chosen {
+        step: Some(step.into()),
+        ..all_of("heads/master")
+    };
+    request::cancel(&*dk.dk, &metadata, &step("test"), None)
+        .await
+        .unwrap();
+    request::rebuild(&*dk.dk, &metadata, &step("other"), None)
+        .await
+        .unwrap();
+    dk.start().await.unwrap();
+    let other = loop {
+        let begun = dk.begun().await;
+        // What is to be stopped may have been begun.
+        if begun.cell() == "other" {
+            break begun;
+        }
+    };
+    other.succeed(&[]);
+    let both = async {
+        while dk.status(&sha, "other").await != "success Success"
+            || dk.status(&sha, "test").await != "failure Cancelled"
+        {
+            dk.round().await;
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(30), both)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
 async fn cache() {
     let steps = format!("{TEST}inputs = [\"src/**\"]\noutputs = [\"out\"]\n");
     let mut dk = Place::new(&project(&steps)).await;
@@ -433,15 +481,14 @@ async fn a_killed_engine_is_resumed_in_the_middle_of_a_build() {
     let mut dk = Place::new(&project(&steps)).await;
     let sha = dk.commit(&[("a", "1")]).await;
     dk.head("master", &sha).await;
-    let (one, two) = (dk.begun().await, dk.begun().await);
+    let (mut one, mut two) = (dk.begun().await, dk.begun().await);
     one.log.write(b"half a li").await;
     dk.rounds().await;
     let result = dk.result("heads/master", "test").to_string();
     dk.start().await.unwrap();
-    assert!(
-        one.is_stopped() && two.is_stopped(),
-        "jobs end with their engine"
-    );
+    // Jobs end with their engine.
+    one.stopped().await;
+    two.stopped().await;
     let job = dk.begun().await;
     assert_eq!(job.cell(), "test");
     let lost = "failure Interrupted, and not run again by itself";

@@ -219,3 +219,29 @@ fn what_is_wrong_is_said() {
         assert!(said.ends_with(&format!("exit status {status}\n")), "{said}");
     }
 }
+
+#[test]
+fn a_store_far_away_may_be_gone_for_a_while() {
+    let (sandbox, _) = world(CONFIG);
+    let url = format!("unix://{}", sandbox.join("s").display());
+    let server = || Daemon::new(&sandbox, &["serve", "db.git", "--listen", &url]);
+    let first = server();
+    eventually("the server listens", || {
+        sandbox.join("s").exists().then_some(())
+    });
+    let far = |words: &[&'static str]| {
+        let mut all = vec!["-C", url.as_str()];
+        all.extend(words);
+        Daemon::new(&sandbox, &all)
+    };
+    let _bridge = far(&["bridge", "local", "me/app:app.git"]);
+    let engine = far(&SERVE);
+    let one = push(&sandbox, "good");
+    status(&sandbox, &one, "test", "success");
+    first.kill();
+    let two = push(&sandbox, "bad");
+    let _second = server();
+    status(&sandbox, &two, "build", "success");
+    status(&sandbox, &two, "test", "failure");
+    assert_eq!(engine.end(), Some(0));
+}

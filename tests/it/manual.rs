@@ -304,3 +304,65 @@ fn scripts_are_shell_and_may_be_run() {
         assert!(status.success(), "{}", path.display());
     }
 }
+
+/// The text between two lines of a page.
+fn between<'a>(page: &'a str, from: &str, to: &str) -> Vec<&'a str> {
+    let lines = page.lines().skip_while(|line| *line != from).skip(1);
+    lines.take_while(|line| *line != to).collect()
+}
+
+#[test]
+fn dk_ci_5_names_every_key_and_no_other() {
+    let page = std::fs::read_to_string("man/dk-ci.5").unwrap();
+    // Under the headings of keys, each item is one.
+    let mut lines = between(&page, ".SH THE ENGINE'S FILE", ".SH WHAT A STEP SEES").into_iter();
+    let mut documented = std::collections::BTreeSet::new();
+    while let Some(line) = lines.next() {
+        if line == ".TP" {
+            let item = lines.next().unwrap();
+            documented.insert(item.strip_prefix(".B ").unwrap_or(item).to_owned());
+        }
+    }
+    let schema = datakit::ci::config::schema();
+    let mut keys = std::collections::BTreeSet::new();
+    let tables = schema["definitions"].as_object().unwrap().values();
+    for table in tables {
+        let properties = table["properties"].as_object();
+        keys.extend(properties.into_iter().flatten().map(|(key, _)| key.clone()));
+    }
+    assert_eq!(documented, keys);
+}
+
+#[test]
+fn the_schema_of_the_ci_is_up_to_date() {
+    let printed = Sandbox::new().ok(["ci", "check", "--schema"]);
+    let kept = std::fs::read_to_string("man/dk-ci.schema.json").unwrap();
+    assert!(kept.trim_end() == printed, "run scripts/generate");
+}
+
+#[test]
+fn the_examples_of_configurations_are_right() {
+    use datakit::ci::config::{self, FileKind, Reserved};
+    let page = std::fs::read_to_string("man/dk-ci.5").unwrap();
+    let mut examples: Vec<String> = page
+        .split(".EX\n")
+        .skip(1)
+        .map(|example| example.split(".EE").next().unwrap().to_owned())
+        .collect();
+    assert_eq!(examples.len(), 2);
+    let readme = std::fs::read_to_string("README.md").unwrap();
+    let toml = blocks(&readme)
+        .into_iter()
+        .filter(|block| block.kind == "toml");
+    examples.extend(toml.map(|block| block.text));
+    examples.push(std::fs::read_to_string(".dk-ci.toml").unwrap());
+    for example in examples {
+        let read = match config::kind(&example) {
+            FileKind::Engine => config::engine(&example).map(|_| ()),
+            FileKind::Tree => config::tree(&example, &Reserved::new()).map(|_| ()),
+        };
+        if let Err(invalid) = read {
+            panic!("{invalid}\n{example}");
+        }
+    }
+}

@@ -190,6 +190,59 @@ impl Steps {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+
+    /// Returns only what these names, of steps or cells, stand for, with what
+    /// it needs; or the name that stands for nothing.
+    pub fn only(&self, names: &[String]) -> Result<Self, String> {
+        // The cells wanted of each step; all, where there are none.
+        let mut wanted: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        let mut whole: BTreeSet<&str> = BTreeSet::new();
+        for name in names {
+            let cell = self.cell(name).filter(|(step, _)| step.name != *name);
+            match (cell, self.get(name)) {
+                (Some((step, cell)), _) => {
+                    wanted.entry(&step.name).or_default().insert(&cell.name);
+                }
+                (None, Some(step)) => {
+                    whole.insert(&step.name);
+                }
+                (None, None) => return Err(name.clone()),
+            }
+        }
+        let mut kept = Vec::new();
+        // Backwards: each step before what it needs.
+        for step in self.0.iter().rev() {
+            let all = whole.contains(step.name.as_str());
+            let cells = wanted.get(step.name.as_str());
+            if !all && cells.is_none() {
+                continue;
+            }
+            whole.extend(step.needs.iter().map(String::as_str));
+            let mut step = step.clone();
+            if let Some(cells) = cells.filter(|_| !all) {
+                step.cells.retain(|cell| cells.contains(cell.name.as_str()));
+            }
+            kept.push(step);
+        }
+        kept.reverse();
+        Ok(Self(kept))
+    }
+}
+
+impl FromIterator<Step> for Steps {
+    /// As they come: each after those it needs.
+    fn from_iter<I: IntoIterator<Item = Step>>(steps: I) -> Self {
+        Self(steps.into_iter().collect())
+    }
+}
+
+impl IntoIterator for Steps {
+    type Item = Step;
+    type IntoIter = std::vec::IntoIter<Step>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
 }
 
 impl<'a> IntoIterator for &'a Steps {

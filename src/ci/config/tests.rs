@@ -106,6 +106,30 @@ fn a_whole_file_is_read() {
 }
 
 #[test]
+fn some_steps_come_with_what_they_need() {
+    let config = engine(ENGINE).expect("legal");
+    let Source::Here(steps) = &config.projects[0].steps else {
+        panic!("the steps are here");
+    };
+    let only = |names: &[&str]| -> Result<Vec<String>, String> {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let cells = steps.only(&names)?.into_iter().flat_map(|step| step.cells);
+        Ok(cells.map(|cell| cell.name).collect())
+    };
+    assert_eq!(only(&["build"]).expect("known"), ["build"]);
+    let one = only(&["test,locale=C,os=7"]).expect("known");
+    assert_eq!(one, ["build", "test,locale=C,os=7"]);
+    assert_eq!(only(&["deploy"]).expect("known").len(), 4);
+    assert_eq!(
+        only(&["deploy", "test,locale=C,os=7"])
+            .expect("known")
+            .len(),
+        4
+    );
+    assert_eq!(only(&["test,locale=C"]), Err("test,locale=C".into()));
+}
+
+#[test]
 fn an_empty_file_is_the_defaults() {
     let config = engine("").expect("legal");
     assert_eq!(config.metadata_branch.to_string(), "github-metadata");

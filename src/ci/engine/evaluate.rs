@@ -76,7 +76,10 @@ enum Trust {
 
 /// Steps of trees, by the blob of their file.
 #[derive(Default)]
-pub(super) struct Read(Mutex<HashMap<(Repo, ObjectId), Result<Arc<Steps>, String>>>);
+pub(super) struct Read(Mutex<HashMap<(Repo, ObjectId), Known>>);
+
+/// The steps of a file, or what is wrong with it.
+type Known = Result<Arc<Steps>, String>;
 
 /// Why there is nothing to run.
 enum Halt {

@@ -31,10 +31,13 @@ const TOGETHER: Duration = Duration::from_millis(20);
 const SHORTEST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(3);
 
+/// Takes what a job waits for.
+type Waits = Box<dyn Fn(Option<&str>) + Send + Sync>;
+
 /// Where a job writes.
 pub(super) struct Sink {
     queue: mpsc::Sender<Vec<u8>>,
-    waits: Box<dyn Fn(Option<&str>) + Send + Sync>,
+    waits: Waits,
     clock: Arc<dyn Clock>,
 }
 

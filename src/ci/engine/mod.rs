@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use crate::ci::cache::Store;
 use crate::ci::config::Config;
 use crate::ci::history::{self, Record};
-use crate::ci::layout::{Place, Target};
+use crate::ci::layout::{Output, Place, Target};
 use crate::ci::lease::{self, Held, Holder};
 use crate::ci::request::{self, Wish};
 use crate::ci::{Clock, Runner, Sources, Status, Stop, files};
@@ -566,6 +566,12 @@ impl Engine {
             made => made?,
         };
         Ok(made.map(|record| (target.clone(), record)))
+    }
+
+    /// Returns what each cell of a target has after the last round.
+    pub fn outputs(&self, target: &Target) -> BTreeMap<String, Output> {
+        let state = self.targets.get(target);
+        state.map(targets::State::outputs).unwrap_or_default()
     }
 
     /// Returns what each cell of a target wants now, for tests and pages.

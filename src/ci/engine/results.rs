@@ -124,7 +124,6 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    #[expect(clippy::too_many_arguments, reason = "it is put together once")]
     pub(super) fn new(
         client: Store,
         fetches: Fetches,
@@ -225,6 +224,10 @@ impl Shared {
                 return Ok(waiting(running));
             }
             slot.entry = Some(Entry::Running(running.clone()));
+        }
+        if stand.found == Found::Interrupted && stand.is_cancel_requested() {
+            // Asked for while no engine ran: it is closed as one that was.
+            running.stop(Why::Asked);
         }
         let answer = waiting(&running);
         self.spawn(running, plan, stand, stop);

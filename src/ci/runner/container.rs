@@ -166,7 +166,7 @@ impl Engine {
     /// command follow.
     pub fn run(&self, wanted: &Wanted<'_>) -> Vec<OsString> {
         let mut words: Vec<OsString> = vec![self.program.clone().into()];
-        words.extend(["run", "--rm", "--init", "--name", wanted.name].map(Into::into));
+        words.extend(["run", "--rm", "--name", wanted.name].map(Into::into));
         for (part, to, how) in [
             ("tree", CHECKOUT, ""),
             ("home", HOME, ""),

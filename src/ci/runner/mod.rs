@@ -107,6 +107,7 @@ impl Machine {
                 let tried = tokio::process::Command::new(NAMESPACE[0])
                     .args(&NAMESPACE[1..])
                     .arg("true")
+                    .env("PATH", path_of(&self.options.env))
                     .stdin(std::process::Stdio::null())
                     .stdout(std::process::Stdio::null())
                     .stderr(std::process::Stdio::null())
@@ -242,10 +243,12 @@ impl Machine {
         let path = path_of(&self.options.env);
         let started = Supervised::start(&words, path, folder.path(), &setup).await;
         let shown = words.first().map(OsString::as_os_str).unwrap_or_default();
-        let mut supervised =
-            started.map_err(|error| format!("cannot run {}: {error}", shown.display()))?;
-        match supervised.ready().await {
-            Ok(()) => Ok(supervised),
+        let ready = match started {
+            Ok(mut supervised) => supervised.ready().await.map(|()| supervised),
+            Err(error) => Err(format!("cannot run {}: {error}", shown.display())),
+        };
+        match ready {
+            Ok(supervised) => Ok(supervised),
             Err(why) if sandboxed => Err(format!(
                 "what is not trusted can only run in a sandbox of namespaces, and this machine \
                  does not allow one: {why}"

@@ -97,13 +97,12 @@ impl Supervised {
 
     /// Waits until commands can be run.
     pub async fn ready(&mut self) -> Result<(), String> {
-        match self.answers.next_line().await {
-            Ok(Some(line)) => match serde_json::from_str(&line) {
+        if let Ok(Some(line)) = self.answers.next_line().await {
+            match serde_json::from_str(&line) {
                 Ok(Answer::Ready) => return Ok(()),
                 Ok(Answer::Refused(why)) => return Err(why),
                 _ => (),
-            },
-            Ok(None) | Err(_) => (),
+            }
         }
         // What was to start it has said why in its output.
         let mut said = Vec::new();

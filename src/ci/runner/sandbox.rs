@@ -97,8 +97,8 @@ mod linux {
     }
 
     fn build() -> io::Result<()> {
-        // Only its own: that of the machine is to keep its name.
-        let _ = fs::write("/proc/sys/kernel/hostname", "sandbox");
+        // Only its own: that of the machine keeps its name.
+        rustix::system::sethostname(b"sandbox")?;
         let change = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
         named("/", rustix::mount::mount_change("/", change))?;
         loopback();

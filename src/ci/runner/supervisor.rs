@@ -68,7 +68,7 @@ pub async fn supervise(control: OwnedFd) -> io::Result<()> {
                     break;
                 };
                 let order: Order = serde_json::from_str(&line).map_err(io::Error::from)?;
-                match start(&setup, &order) {
+                match start(&setup, &order, false) {
                     Ok(child) => running = Some(child),
                     Err(why) => say(&mut answers, &Answer::NotStarted(why)).await?,
                 }
@@ -97,8 +97,8 @@ async fn say(answers: &mut OwnedWriteHalf, answer: &Answer) -> io::Result<()> {
 }
 
 /// Starts a command. stdout and stderr are the log, which this process has as
-/// its own; nothing else is passed on.
-fn start(setup: &Setup, order: &Order) -> Result<Pid, String> {
+/// its own, unless nobody is to hear of it; nothing else is passed on.
+fn start(setup: &Setup, order: &Order, silent: bool) -> Result<Pid, String> {
     let Some((program, args)) = order.run.split_first() else {
         return Err("there is nothing to run".into());
     };
@@ -110,6 +110,9 @@ fn start(setup: &Setup, order: &Order) -> Result<Pid, String> {
         .current_dir(&setup.dir)
         .stdin(Stdio::null())
         .process_group(0);
+    if silent {
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+    }
     if let Some(user) = setup.user {
         // This drops the other groups, too.
         command.uid(user).gid(user);
@@ -162,7 +165,7 @@ async fn end(setup: &Setup) {
         let order = Order {
             run: words.iter().map(Into::into).collect(),
         };
-        if start(setup, &order).is_ok() {
+        if start(setup, &order, true).is_ok() {
             let until = Instant::now() + FINALLY;
             while family::lives() && Instant::now() < until {
                 reap(None);

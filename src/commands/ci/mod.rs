@@ -13,6 +13,7 @@ mod life;
 mod log;
 mod page;
 mod rebuild;
+mod run;
 mod serve;
 mod source;
 mod status;
@@ -20,6 +21,7 @@ mod supervise;
 mod user;
 mod which;
 mod why;
+mod work;
 
 /// Run the steps of branches and pull requests, and keep their results
 ///
@@ -35,6 +37,7 @@ pub struct Args {
 enum Command {
     Serve(serve::Args),
     Check(check::Args),
+    Run(run::Args),
     Status(status::Args),
     History(history::Args),
     Graph(graph::Args),
@@ -51,22 +54,23 @@ enum Command {
 impl Args {
     /// Tells whether it goes on for long and works for many at a time.
     pub fn is_daemon(&self) -> bool {
-        matches!(self.command, Command::Serve(_))
+        matches!(self.command, Command::Serve(_) | Command::Run(_))
     }
 
     /// Tells whether it needs no store, or finds its own.
     pub fn is_alone(&self) -> bool {
         matches!(
             self.command,
-            Command::Check(_) | Command::Supervise(_) | Command::User(_)
+            Command::Check(_) | Command::Run(_) | Command::Supervise(_) | Command::User(_)
         )
     }
 }
 
 /// Runs a command that needs no store.
-pub(super) async fn alone(ui: &Ui, _global: &Global, args: Args) -> anyhow::Result<()> {
+pub(super) async fn alone(ui: &Ui, global: &Global, args: Args) -> anyhow::Result<()> {
     match args.command {
         Command::Check(args) => check::run(ui, &args),
+        Command::Run(args) => run::run(ui, global, args).await,
         Command::Supervise(args) => supervise::run(args).await,
         Command::User(args) => user::run(ui, args).await,
         _ => Ok(()),
@@ -84,6 +88,6 @@ pub(super) async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
         Command::History(args) => history::run(session, args).await,
         Command::Graph(args) => graph::run(session, args).await,
         Command::Log(args) => log::run(session, args).await,
-        Command::Check(_) | Command::Supervise(_) | Command::User(_) => Ok(()),
+        Command::Check(_) | Command::Run(_) | Command::Supervise(_) | Command::User(_) => Ok(()),
     }
 }

@@ -145,7 +145,7 @@ fn read(session: &Session, file: &Path) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-fn jobs(asked: Option<u16>) -> usize {
+pub(super) fn jobs(asked: Option<u16>) -> usize {
     let processors = || std::thread::available_parallelism().map_or(1, usize::from);
     asked.map_or_else(processors, usize::from)
 }
@@ -165,10 +165,9 @@ pub(super) fn cache_folder(asked: Option<&Path>) -> anyhow::Result<PathBuf> {
 
 fn world(session: &Session, args: &Args, config: &Config, cache: &Path) -> anyhow::Result<World> {
     let base = args.config.parent().unwrap_or(Path::new("."));
-    let dk = std::env::current_exe().context("cannot tell where dk is")?;
     let machine = Machine::new(runner::Options {
         scratch: cache.join("steps"),
-        supervisor: vec![dk.into(), "ci".into(), "supervise".into()],
+        supervisor: runner::supervisor().context("cannot tell where dk is")?,
         env: environment(),
         grace: runner::GRACE,
     });

@@ -2,7 +2,7 @@
 //! mirror that is fetched into.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -78,7 +78,7 @@ impl Repositories {
     }
 }
 
-fn make(path: &PathBuf) -> anyhow::Result<()> {
+fn make(path: &Path) -> anyhow::Result<()> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("cannot make {}", folder.display()))?;
