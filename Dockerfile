@@ -24,7 +24,7 @@ RUN apt-get update \
     && git config --system --add safe.directory /data \
     && groupadd --gid 5640 dk \
     && useradd --uid 5640 --gid dk --create-home dk \
-    && install -d -o dk -g dk /data
+    && install -d -o dk -g dk /data /state
 COPY LICENSE /usr/share/doc/dk/
 COPY --from=build /src/target/release/dk /usr/local/bin/dk
 USER dk

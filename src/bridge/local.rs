@@ -190,7 +190,7 @@ impl Bridge {
                 let ours = branch
                     .strip_prefix(own)
                     .is_some_and(|rest| rest.is_empty() || rest == b".sync");
-                let ci = branch == b"commit-index"
+                let ci = [&b"commit-index"[..], b"dk-ci", b"dk-ci-lease"].contains(&branch)
                     || branch.starts_with(b"status-")
                     || branch.starts_with(b"dk-step-");
                 !ours && !ci

@@ -174,6 +174,12 @@ impl Reader {
         found.collect()
     }
 
+    /// Tells whether somebody wants a status made anew: [`REBUILD`] is beside it.
+    pub fn is_asked(&self, repo: &Repo, sha: &str, context: &Context) -> bool {
+        let folder = status_folder(repo, sha, context);
+        self.has(&format!("{folder}/{REBUILD}"))
+    }
+
     pub fn dirty(&self) -> &Dirty {
         &self.dirty
     }

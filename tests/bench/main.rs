@@ -8,10 +8,14 @@
 // Somebody reads this on a terminal, and a panic is the message.
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)]
 
+mod bridge;
 mod bulk;
 mod ci_pages;
 mod ci_rounds;
 mod commit;
+#[allow(dead_code, unused_imports)]
+#[path = "../it/github/mod.rs"]
+mod github;
 mod history;
 mod inputs;
 mod ninep;
@@ -53,6 +57,8 @@ const ROWS: &[(&str, Run)] = &[
     ("branches", scale::branches),
     ("directory", scale::directory),
     ("huge", scale::huge),
+    ("bridge-sync", bridge::syncs),
+    ("bridge-webhook", bridge::webhook),
     ("9p-questions", ninep::questions),
     ("9p-sequential", ninep::sequential),
     ("9p-write-8k", ninep::appends),

@@ -65,6 +65,8 @@ pub enum Unit {
     /// Things done a second.
     Rate,
     Milliseconds,
+    /// Of things.
+    Count,
     Mebibytes,
     Kibibytes,
 }
@@ -74,6 +76,7 @@ impl Unit {
         let unit = match self {
             Self::Rate => "/s",
             Self::Milliseconds => " ms",
+            Self::Count => "",
             Self::Mebibytes => " MiB",
             Self::Kibibytes => " KiB",
         };

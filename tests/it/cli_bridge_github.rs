@@ -177,6 +177,85 @@ async fn what_is_wrong_is_said_before_anything_is_done() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_compose_file_runs_works() {
+    let (sandbox, hub) = world().await;
+    let text = std::fs::read_to_string("scripts/docker/ci.yml").unwrap();
+    let words = text.lines().find_map(|line| {
+        let list = line.strip_prefix("    command: ")?;
+        let words: Vec<String> = serde_json::from_str(list).unwrap();
+        (words[1] == "bridge").then_some(words)
+    });
+    sandbox.write("token", TOKEN);
+    let words = words
+        .unwrap()
+        .into_iter()
+        .skip(3)
+        .map(|word| match word.as_str() {
+            "/run/secrets/github-token" => "token".into(),
+            "/state" => "state".into(),
+            word if word.starts_with("${REPOSITORIES") => "test/test".into(),
+            _ => word,
+        });
+    let words: Vec<String> = words.chain(["--once".into()]).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    assert_eq!(ids(&dk(&sandbox, &hub, &words)), "ID1\n");
+    let files = std::fs::read_dir("scripts/docker").unwrap();
+    assert_eq!(files.count(), 2, "every file is looked at by a test");
+}
+
+#[cfg(feature = "https")]
+#[tokio::test(flavor = "multi_thread")]
+async fn webhooks_may_come_over_tls() {
+    let (sandbox, hub) = world().await;
+    let made = rcgen::generate_simple_self_signed(["localhost".into()]).unwrap();
+    sandbox.write("cert.pem", made.cert.pem());
+    sandbox.write("key.pem", made.signing_key.serialize_pem());
+    let port = port();
+    let listen = format!("127.0.0.1:{port}");
+    let more = [
+        "--listen",
+        &listen,
+        "--tls-cert",
+        "cert.pem",
+        "--tls-key",
+        "key.pem",
+    ];
+    let mut bridge = Bridge(
+        sandbox
+            .command(arguments(&hub, &more))
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap(),
+    );
+    let mut said = BufReader::new(bridge.0.stderr.take().unwrap()).lines();
+    let said = tokio::task::block_in_place(|| said.next().unwrap().unwrap());
+    assert_eq!(said, format!("dk: webhooks come in at {listen}"));
+    datakit::tls::provide();
+    let trusted = reqwest::Certificate::from_pem(made.cert.pem().as_bytes()).unwrap();
+    let client = reqwest::Client::builder();
+    let client = client.tls_certs_only([trusted]).build().unwrap();
+    let url = format!("https://localhost:{port}/test/test");
+    let answer = client.post(url).body("{}").send().await.unwrap();
+    assert_eq!(answer.status().as_u16(), 403);
+    // Whoever does not speak it is not let in, and holds up nobody.
+    let plain = reqwest::get(format!("http://{listen}/")).await;
+    assert!(plain.is_err());
+    // Files that are no certificate are named.
+    let wrong = [
+        "--listen",
+        "127.0.0.1:0",
+        "--tls-cert",
+        "key.pem",
+        "--tls-key",
+        "key.pem",
+        "--state-dir",
+        "s",
+    ];
+    let said = dk(&sandbox, &hub, &wrong);
+    assert!(said.contains("cannot use key.pem"), "{said}");
+}
+
 /// A bridge that runs.
 struct Bridge(Child);
 

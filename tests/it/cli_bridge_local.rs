@@ -104,6 +104,8 @@ fn what_would_follow_itself_is_refused() {
     for branch in [
         "status-a-b-pr-1",
         "commit-index",
+        "dk-ci",
+        "dk-ci-lease",
         "dk-step-x-of-1",
         "github-metadata",
         "github-metadata.sync",

@@ -21,8 +21,8 @@ use crate::ui::{Exit, Usage};
 /// Each branch of each repository is a file, USER/REPO/ref/heads/NAME/head,
 /// that holds the id of its commit. They follow the repositories until the
 /// command is ended; nothing is ever written to a repository. Branches that a
-/// dk CI or a bridge writes (status-*, dk-step-*, commit-index and the branch
-/// itself) are left out. Prints the id of every commit it makes.
+/// dk CI or a bridge writes (status-*, dk-step-*, commit-index, dk-ci,
+/// dk-ci-lease and the branch itself) are left out. Prints the id of every commit it makes.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   dk -C db.git bridge local me/app:/src/app

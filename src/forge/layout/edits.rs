@@ -93,6 +93,14 @@ impl Reader {
         puts.list
     }
 
+    /// Returns the edits that say that a status is being made anew, as was wanted.
+    pub fn rebuilding(&self, repo: &Repo, sha: &str, context: &Context) -> Vec<Put> {
+        let mut puts = Puts::default();
+        let folder = status_folder(repo, sha, context);
+        self.drop(&mut puts, &format!("{folder}/{REBUILD}"));
+        puts.list
+    }
+
     fn put_pr(&self, puts: &mut Puts, folder: &str, pr: &Pr) {
         self.put(puts, folder, "head", &pr.head);
         self.keep(puts, folder, "head-repo", pr.head_repo.as_deref());

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use datakit::bridge::github::api::{self, Event};
 use datakit::client::*;
-use datakit::forge::layout::Put;
+use datakit::forge::layout::{Put, Reader};
 use datakit::forge::*;
 
 use super::world::*;
@@ -288,13 +288,15 @@ async fn statuses_are_shown_as_check_runs_and_asked_for_again() {
     let mark = "test/test/commit/foo/status/ci/build/rebuild-requested".to_owned();
     assert!(world.files().await.contains(&mark));
     assert!(world.hear(&[asked]).await.commit.is_none());
-    let path = mark.clone();
-    world
-        .edit(vec![Put {
-            path,
-            content: None,
-        }])
-        .await;
+    let mut reader = Reader::default();
+    let at = context("ci/build").unwrap();
+    let head = world.head().await;
+    reader.advance(&*world.dk, &head).await.unwrap();
+    assert!(reader.is_asked(&repo(), "foo", &at));
+    world.edit(reader.rebuilding(&repo(), "foo", &at)).await;
+    let head = world.head().await;
+    reader.advance(&*world.dk, &head).await.unwrap();
+    assert!(!reader.is_asked(&repo(), "foo", &at));
     world
         .hear(&[Event::Rebuild(repo(), "foo".into(), None)])
         .await;

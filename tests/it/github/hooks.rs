@@ -235,6 +235,10 @@ impl World {
             serde_json::from_slice::<Value>(&text).ok()
         });
         let claims = claims.unwrap_or_default();
+        #[cfg(feature = "https")]
+        if !token.is_some_and(is_signed_by_the_app) {
+            return Some(Answer::error(401, "A JSON web token could not be decoded"));
+        }
         let lasts =
             claims["exp"].as_u64().unwrap_or_default() - claims["iat"].as_u64().unwrap_or_default();
         if claims["iss"] != *app.id || lasts > 600 {
@@ -265,6 +269,20 @@ impl World {
         let with = json!({ "token": token, "expires_at": ends.to_string() });
         Some(Answer::new(201, answers::made("installation-token", with)))
     }
+}
+
+/// Tells whether a JWT is signed with the key of the tests (RS256).
+#[cfg(feature = "https")]
+fn is_signed_by_the_app(token: &str) -> bool {
+    use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+    let pem = include_str!("../../data/github/app-key.pem");
+    let body: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+    let pair = ring::rsa::KeyPair::from_der(&STANDARD.decode(body).unwrap()).unwrap();
+    let (text, signature) = token.rsplit_once('.').unwrap_or_default();
+    let kind = &ring::signature::RSA_PKCS1_2048_8192_SHA256;
+    let public = ring::signature::UnparsedPublicKey::new(kind, pair.public().as_ref().to_vec());
+    let signature = URL_SAFE_NO_PAD.decode(signature).unwrap_or_default();
+    public.verify(text.as_bytes(), &signature).is_ok()
 }
 
 fn account_of(path: &str) -> u64 {

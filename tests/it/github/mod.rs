@@ -204,6 +204,7 @@ impl Answer {
 
 impl GitHub {
     pub async fn start() -> Self {
+        datakit::tls::provide();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let now = SystemTime::now()
