@@ -87,10 +87,10 @@ impl Growing {
                 if let Some(head) = self.client.head(&self.branch).await? {
                     self.look(&head).await?;
                 }
-                if let Some(event) = first {
-                    if let Some(lost) = self.take(event?).await? {
-                        return Ok(lost);
-                    }
+                if let Some(event) = first
+                    && let Some(lost) = self.take(event?).await?
+                {
+                    return Ok(lost);
                 }
                 continue;
             }

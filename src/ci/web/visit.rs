@@ -171,8 +171,8 @@ impl Visit {
         let bytes = to_bytes(body, FORM)
             .await
             .map_err(|_| Failure::new(413, "That form is too long"))?;
-        let known = kind.starts_with("application/x-www-form-urlencoded");
-        if !known && !(bytes.is_empty() && kind.is_empty()) {
+        let none = bytes.is_empty() && kind.is_empty();
+        if !none && !kind.starts_with("application/x-www-form-urlencoded") {
             return Err(Failure::new(
                 415,
                 "A form is application/x-www-form-urlencoded",

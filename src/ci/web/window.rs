@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 
 use super::ansi::{Html, Mark, Plain, Screen, Style, Terminal};
 use crate::ci::view::{self, Log};
@@ -28,6 +28,8 @@ pub const SHORT: u64 = 256 << 10;
 const STRIDE: u64 = 64 << 10;
 /// Files, and bytes in them, that are kept.
 const KEPT: (usize, u64) = (32, 2 << 30);
+/// Logs that are read to their end at the same time.
+const AT_ONCE: usize = 2;
 /// Lines a search gives.
 pub const FOUND: usize = 500;
 
@@ -55,6 +57,8 @@ pub struct Found {
 pub struct Windows {
     client: Arc<dyn Client>,
     kept: Mutex<VecDeque<Kept>>,
+    /// For what reads a log to its end.
+    turns: Semaphore,
 }
 
 struct Kept {
@@ -68,6 +72,7 @@ impl Windows {
         Self {
             client,
             kept: Mutex::default(),
+            turns: Semaphore::new(AT_ONCE),
         }
     }
 
@@ -105,6 +110,7 @@ impl Windows {
     pub async fn search(&self, log: &Log, text: &str) -> Result<Found> {
         let counted = self.counted(log).await?;
         let text = text.to_ascii_lowercase();
+        let _turn = self.turns.acquire().await;
         view::blocking(move || counted.search(text.as_bytes())).await
     }
 
@@ -113,6 +119,7 @@ impl Windows {
         let parts: Vec<ObjectId> = log.parts.iter().map(|(id, _)| *id).collect();
         let cell = self.cell(parts, log.size());
         let count = || async {
+            let _turn = self.turns.acquire().await;
             let reader = view::open(&*self.client, log).await?;
             let counted = view::blocking(move || Counted::new(reader)).await?;
             Ok::<_, Error>(Arc::new(counted))

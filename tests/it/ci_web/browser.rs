@@ -104,7 +104,8 @@ async fn the_pages_keep_nobody_out() {
     ];
     browser.look(1920, false).await;
     browser.go(&format!("{}/healthz", site.url)).await;
-    for (name, value) in site.jar.lock().unwrap().clone() {
+    let jar = site.jar.lock().unwrap().clone();
+    for (name, value) in jar {
         browser.cookie(&name, &value).await;
     }
     browser.complaints().await;

@@ -243,3 +243,20 @@ fn users_are_kept_in_a_file() {
     assert_snapshot!(user(&["list", "--json"], ""), @r#"{"name":"admin"}"#);
     assert!(!sandbox.read("secrets/web/passwords").contains("staple"));
 }
+
+#[test]
+fn the_demonstration_runs() {
+    let sandbox = Sandbox::new();
+    let root = std::env::current_dir().unwrap();
+    let output = sandbox
+        .program(root.join("scripts/demo-ci"), ["--check"])
+        .env("DK", env!("CARGO_BIN_EXE_dk"))
+        .env("DEMO_CI_WEB", "127.0.0.1:0")
+        .output()
+        .unwrap();
+    let shown = sandbox.shown(&output);
+    assert!(output.status.success(), "{shown}");
+    assert!(shown.contains("demo-ci: all is as it should be"), "{shown}");
+    let left: Vec<_> = std::fs::read_dir(sandbox.path()).unwrap().collect();
+    assert!(left.is_empty(), "it cleans up: {left:?}");
+}

@@ -124,29 +124,30 @@
     });
   }
 
-  // Shows the page again when what it shows has changed.
+  // Shows the page again when what it shows has changed, at most once a second.
   function refresh(state) {
     const source = new EventSource(`/events?from=${encodeURIComponent(state)}`);
-    let busy = false;
-    source.addEventListener("change", async () => {
+    let waiting = false;
+    source.addEventListener("change", () => {
+      if (waiting) return;
+      waiting = true;
+      setTimeout(() => {
+        waiting = false;
+        show().catch(() => {});
+      }, 1000 * Math.random());
+    });
+    const show = async () => {
       const main = document.querySelector("main");
       const inUse = document.activeElement && document.activeElement.matches("input, textarea, select");
-      if (busy || inUse) return;
-      busy = true;
-      try {
-        const answer = await fetch(location.href, { headers: { accept: "text/html" } });
-        if (answer.ok && !answer.redirected) {
-          const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-          const fresh = page.querySelector("main");
-          const focus = document.activeElement && document.activeElement.id;
-          if (fresh && fresh.innerHTML !== main.innerHTML) {
-            main.replaceChildren(...fresh.childNodes);
-            if (focus && document.getElementById(focus)) document.getElementById(focus).focus();
-          }
-        }
-      } finally {
-        busy = false;
-      }
-    });
+      if (inUse) return;
+      const answer = await fetch(location.href, { headers: { accept: "text/html" } });
+      if (!answer.ok || answer.redirected) return;
+      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      const fresh = page.querySelector("main");
+      if (!fresh || fresh.innerHTML === main.innerHTML) return;
+      const focus = document.activeElement && document.activeElement.id;
+      main.replaceChildren(...fresh.childNodes);
+      if (focus && document.getElementById(focus)) document.getElementById(focus).focus();
+    };
   }
 })();
