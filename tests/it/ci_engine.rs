@@ -134,7 +134,7 @@ async fn cancel() {
     let metadata = dk.metadata_branch();
     let asked = request::cancel(&*dk.dk, &metadata, &all_of("heads/master"), None).await;
     let result = dk.result("heads/master", "test");
-    assert_eq!(asked.unwrap(), [result.clone()]);
+    assert_eq!(asked.unwrap(), std::slice::from_ref(&result));
     dk.expect(&sha, "test", "failure Cancelled").await;
     job.stopped().await;
     let log = dk.read(&result.to_string(), "log").await.unwrap();

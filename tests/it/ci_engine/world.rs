@@ -313,8 +313,11 @@ impl Place {
     /// Does rounds until a status changes, which must be to this.
     pub async fn expect(&mut self, sha: &Sha, cell: &str, wanted: &str) {
         let old = self.status(sha, cell).await;
+        if old == wanted {
+            return;
+        }
         let waits = async {
-            while old != wanted {
+            loop {
                 self.round().await;
                 let now = self.status(sha, cell).await;
                 if now != old {

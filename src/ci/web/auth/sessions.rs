@@ -1,7 +1,7 @@
 //! Who is at the other end: sessions, kept in memory and lost with it.
 //!
 //! There is a session only for those who came to a form. One that was not used
-//! for [`IDLE`] is none any more, nor is one older than [`LIFE`]; logging in
+//! for `IDLE` is none any more, nor is one older than `LIFE`; logging in
 //! gives a new one, so that an id somebody knew before is worth nothing.
 
 use std::collections::{BTreeMap, HashMap};
@@ -176,7 +176,7 @@ pub fn same(a: &str, b: &str) -> bool {
     a.iter().zip(b.iter()).fold(0, |all, (a, b)| all | (a ^ b)) == 0
 }
 
-/// Slows down those who guess. Who failed [`FREE`] times waits twice as long
+/// Slows down those who guess. Who failed `FREE` times waits twice as long
 /// after every further failure.
 #[derive(Default)]
 pub struct Throttle(Mutex<HashMap<String, Failures>>);
