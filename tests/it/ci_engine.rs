@@ -103,6 +103,24 @@ async fn circle_rebuild() {
 }
 
 #[tokio::test]
+async fn what_is_asked_for_at_the_forge_is_built_again() {
+    let mut dk = Place::new(&project(TEST)).await;
+    let sha = dk.commit(&[("a", "1")]).await;
+    dk.head("master", &sha).await;
+    dk.expect(&sha, "test", "pending Running test").await;
+    dk.begun().await.fail("bad");
+    dk.expect(&sha, "test", "failure bad").await;
+    let mark = format!("commit/{sha}/status/ci/datakit/test/rebuild-requested");
+    dk.forge(&[(&mark, "")]).await;
+    dk.expect(&sha, "test", "pending Running test").await;
+    let mark = format!("{PROJECT}/{mark}");
+    assert_eq!(dk.read("github-metadata", &mark).await, None);
+    dk.begun().await.succeed(&[]);
+    dk.expect(&sha, "test", "success Success").await;
+    assert_eq!(dk.count(), 2);
+}
+
+#[tokio::test]
 async fn logs() {
     let steps = "[project.step.a]\nrun = \"a\"\n[project.step.b]\nrun = \"b\"\n\
                  [project.step.both]\nneeds = [\"a\", \"b\"]\nrun = \"c\"\n";

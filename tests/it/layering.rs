@@ -22,7 +22,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("client/remote", &["client", "model", "ninep"]),
     ("forge", &["client", "model"]),
     ("bridge", &["client", "forge", "metrics", "model", "tls"]),
-    ("ci", &["client", "forge", "metrics", "model"]),
+    ("ci", &["client", "forge", "metrics", "model", "tls"]),
     ("ui", &["model"]),
     ("commands", &["client", "model", "ui"]),
     (

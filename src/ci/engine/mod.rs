@@ -34,6 +34,7 @@ use crate::forge::layout::Reader;
 use crate::metrics::metrics;
 use crate::model::{BranchName, Kind, ObjectId, TreePath};
 
+mod asked;
 mod build;
 mod evaluate;
 mod inbox;
@@ -111,6 +112,7 @@ pub struct Engine {
     due: BTreeSet<Target>,
     /// Targets whose history and statuses are to be written.
     unwritten: BTreeSet<Target>,
+    marks: asked::Marks,
     /// Requests that are not taken away yet.
     requests: Vec<(BranchName, Wish)>,
     /// Targets that are tried again later.
@@ -167,6 +169,7 @@ impl Engine {
             lease,
             due: BTreeSet::new(),
             unwritten: BTreeSet::new(),
+            marks: asked::Marks::new(),
             requests: Vec::new(),
             later: BTreeMap::new(),
             upkeep: None,
@@ -286,6 +289,7 @@ impl Engine {
         });
         let mut round = self.evaluate().await?;
         self.write(&mut round).await?;
+        self.answer().await?;
         self.shared.status.update(|report| report.rounds += 1);
         Ok(round)
     }
@@ -311,6 +315,7 @@ impl Engine {
                 }
             };
             self.due.extend(due);
+            self.notice(first);
             self.count();
         }
         self.started = true;
@@ -518,6 +523,7 @@ impl Engine {
         let snapshot = self.reader.snapshot();
         let touched = self.reader.touched();
         let due = self.targets.touched(touched, snapshot, &self.shared);
+        self.notice(false);
         if !due.is_empty() {
             self.due.extend(due);
             self.shared.wake.notify_one();

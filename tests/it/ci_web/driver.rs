@@ -74,6 +74,7 @@ impl Browser {
                 Some(port.trim_end_matches('.').to_owned())
             })
             .expect("the driver says its port");
+        datakit::tls::provide();
         let http = reqwest::Client::builder()
             .timeout(Duration::from_secs(120))
             .build()

@@ -367,6 +367,7 @@ impl Site {
         let task = tokio::spawn(async {
             served.await.unwrap();
         });
+        datakit::tls::provide();
         Self {
             url,
             app,

@@ -130,7 +130,7 @@ impl GitHub {
         code: &str,
         repos: &[Repo],
     ) -> Result<User, String> {
-        provide_tls();
+        crate::tls::provide();
         let client = reqwest::Client::builder()
             .user_agent(concat!("dk/", env!("CARGO_PKG_VERSION")))
             .timeout(PATIENCE)
@@ -188,15 +188,6 @@ struct Exchanged {
 struct Login {
     login: String,
 }
-
-/// Chooses how TLS is spoken, where nobody has yet.
-#[cfg(feature = "https")]
-fn provide_tls() {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-}
-
-#[cfg(not(feature = "https"))]
-fn provide_tls() {}
 
 /// Returns the answer, or nothing where GitHub says that there is nothing for
 /// this user.
