@@ -72,10 +72,10 @@ Metrics:
   datakit_ci_evaluations_total\ttargets evaluated
   datakit_ci_status_updates_total\tstatuses written
   datakit_ci_failed_rounds_total\trounds that failed and were tried again
-  datakit_ci_builds_started_total, _succeeded_total, _failed_total\tbuilds
+  datakit_ci_builds_started_total, datakit_ci_builds_succeeded_total, datakit_ci_builds_failed_total\tbuilds
   datakit_ci_builds_in_progress\tbuilds that run or wait for their turn
-  datakit_ci_web_requests_total, _web_errors_total\trequests to the page, and those answered with 500 or more
-  datakit_ci_web_logins_total, _web_logins_rejected_total\tlogins
+  datakit_ci_web_requests_total, datakit_ci_web_errors_total\trequests to the page, and those answered with 500 or more
+  datakit_ci_web_logins_total, datakit_ci_web_logins_rejected_total\tlogins
 
 Examples:
   dk -C db.git ci serve --config ci.toml
