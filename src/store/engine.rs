@@ -48,6 +48,15 @@ impl ObjectKind {
     }
 }
 
+/// What a commit says to programs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    pub tree: ObjectId,
+    pub parents: Vec<ObjectId>,
+    /// Seconds of the committer; 0 where that is no number.
+    pub time: i64,
+}
+
 /// An object to be written, its id computed.
 #[derive(Clone, Debug)]
 pub struct Object {
@@ -205,6 +214,12 @@ pub trait Engine: Send + Sync + 'static {
     /// shallow clone has no more.
     fn is_shallow(&self, _id: &ObjectId) -> bool {
         false
+    }
+
+    /// Returns what an index beside the objects says of a commit, where there is
+    /// one. It spares reading the commit, and does not prove that it is there.
+    fn indexed(&self, _id: &ObjectId) -> Option<Node> {
+        None
     }
 
     /// Opens an object's content as a stream; memory stays bounded where the

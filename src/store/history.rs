@@ -9,7 +9,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::model::ObjectId;
 
-use super::engine::ObjectKind;
+use super::engine::{Node, ObjectKind};
 use super::objects::{Fresh, Objects, corrupt};
 use super::{Error, Result};
 
@@ -125,15 +125,6 @@ impl Hasher for IdHasher {
     }
 }
 
-/// What a commit says to programs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Node {
-    pub tree: ObjectId,
-    pub parents: Vec<ObjectId>,
-    /// Seconds of the committer; 0 where that is no number.
-    pub time: i64,
-}
-
 /// A commit that waits for its turn: the newest is next, and of equally old
 /// ones the first that came.
 #[derive(Debug, PartialEq, Eq)]
@@ -193,7 +184,10 @@ impl<'a> Graph<'a> {
 
     /// Reads a commit that another one names: it has to be there.
     pub fn parent(&mut self, id: &ObjectId) -> Result<Node> {
-        self.node(id).map_err(|error| expected(id, error))
+        match self.objects.engine.indexed(id) {
+            Some(node) => Ok(node),
+            None => self.node(id).map_err(|error| expected(id, error)),
+        }
     }
 
     pub fn is_ancestor(&mut self, ancestor: &ObjectId, of: &ObjectId) -> Result<bool> {

@@ -14,7 +14,8 @@ use std::sync::Arc;
 use crate::model::request::LogQuery;
 use crate::model::{Commit, Entry, Mode, ObjectId, TreePath};
 
-use super::history::{IdMap, Node, Waiting, expected, node};
+use super::engine::Node;
+use super::history::{IdMap, Waiting, expected, node};
 use super::objects::Objects;
 use super::walk::Entries;
 use super::{Error, Result};
@@ -173,10 +174,11 @@ impl Log {
         // Where most commits are passed over, only what the walk needs is read.
         let lean = self.limited() || !self.query.paths.is_empty() || self.queue.len() >= BODIES;
         if lean {
-            return Ok(Read {
-                node: node(&self.objects, id, &mut self.buffer)?,
-                body: None,
-            });
+            let node = match self.objects.engine.indexed(id) {
+                Some(node) => node,
+                None => node(&self.objects, id, &mut self.buffer)?,
+            };
+            return Ok(Read { node, body: None });
         }
         let commit = self.objects.commit_with(id, &mut self.buffer)?;
         Ok(Read {

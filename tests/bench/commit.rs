@@ -200,13 +200,26 @@ pub fn unsynced(place: &Place, report: &mut Report) {
     let mut writer = Writer::open(ours.path(), Durability::None);
     let mut libgit2 = Libgit2::start(place, theirs.path(), false);
     let mut import = FastImport::start(place, fast.path(), false);
-    let [mut dk, mut library, mut stream] = [const { Samples::new() }; 3];
+    let bare = place.folder();
+    for number in 0..=255 {
+        std::fs::create_dir(bare.join(format!("{number:02x}"))).unwrap();
+    }
+    let [mut dk, mut library, mut stream, mut files] = [const { Samples::new() }; 4];
     for round in 0..place.choose(20, 100) {
         for number in 0..50 {
             let file = (round * 50 + number) * 7 % 1000;
             dk.add(writer.commit(&path(file, 1000)));
         }
         (0..50).for_each(|_| stream.add(import.commit()));
+        for number in 0..50 {
+            let began = Instant::now();
+            for file in 0..4 {
+                let name = bare.join(format!("{:02x}/{round}-{number}-{file}", number * 4 + file));
+                std::fs::write(name.with_extension("new"), [b'x'; 200]).unwrap();
+                std::fs::rename(name.with_extension("new"), name).unwrap();
+            }
+            files.add(began.elapsed());
+        }
         if let Ok(libgit2) = &mut libgit2 {
             libgit2
                 .commits(20)
@@ -217,6 +230,9 @@ pub fn unsynced(place: &Place, report: &mut Report) {
     let ours = 1.0 / dk.p50();
     let peer = Some(("fast-import", 1.0 / stream.p50()));
     report.row("unsynced", Unit::Rate, ours, peer, Need::AtLeast(2.0));
+    // What stock git has to see after each: three objects and a ref.
+    let peer = Some(("four small files renamed into place", 1.0 / files.p50()));
+    report.row("unsynced-limit", Unit::Rate, ours, peer, Need::Nothing);
     match libgit2 {
         Ok(_) => {
             let peer = Some(("libgit2 without fsync", 1.0 / library.p50()));

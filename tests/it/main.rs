@@ -36,6 +36,7 @@ mod cli_tx;
 mod cli_tx_conflicts;
 mod cli_watch;
 mod client_contract;
+mod commit_graph;
 mod damage;
 mod diff;
 mod docker;

@@ -12,6 +12,7 @@ mod deltas;
 mod durable;
 mod fetch;
 mod folders;
+mod graph;
 mod identity;
 mod init;
 mod lock;
@@ -33,6 +34,7 @@ mod stream;
 mod temp;
 mod turn;
 mod unpack;
+mod view;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -41,7 +43,8 @@ use std::time::Instant;
 
 use crate::model::{HashKind, ObjectId};
 use crate::store::engine::{
-    Bulk, Durability, Engine, HeadMove, HeadName, Heads, MoveNote, Object, ObjectKind, Repository,
+    Bulk, Durability, Engine, HeadMove, HeadName, Heads, MoveNote, Node, Object, ObjectKind,
+    Repository,
 };
 use crate::store::{Error, Result};
 
@@ -50,7 +53,7 @@ use crew::Crew;
 use durable::{Keeping, Shared};
 pub use identity::user;
 use loose::{Blob, Loose};
-use objects::Objects;
+use objects::{Indexes, Objects};
 use refs::Refs;
 use settings::Settings;
 pub use temp::abandon;
@@ -91,8 +94,11 @@ impl Git {
             level: level(&repo),
             dir: dir.clone(),
         };
-        let multi_pack_index = repo.config_snapshot().boolean("core.multiPackIndex");
-        let multi_pack_index = multi_pack_index.unwrap_or(true);
+        let enabled = |key| repo.config_snapshot().boolean(key).unwrap_or(true);
+        let indexes = Indexes {
+            multi_pack: enabled("core.multiPackIndex"),
+            commit_graph: enabled("core.commitGraph"),
+        };
         let git_dir = absolute(repo.git_dir())?;
         let refs = Refs::open(&git_dir, &common, hash, durability)?;
         if git_dir == common {
@@ -102,7 +108,7 @@ impl Git {
         Ok(Self {
             path: absolute(repo.workdir().unwrap_or(repo.git_dir()))?,
             hash,
-            objects: Objects::new(dir, hash, multi_pack_index)?,
+            objects: Objects::new(dir, hash, indexes)?,
             loose,
             refs,
             opened: Mutex::new(Some((Instant::now(), repo))),
@@ -148,6 +154,10 @@ impl Engine for Git {
 
     fn is_shallow(&self, id: &ObjectId) -> bool {
         self.objects.is_shallow(id)
+    }
+
+    fn indexed(&self, id: &ObjectId) -> Option<Node> {
+        self.objects.indexed(id)
     }
 
     fn open(&self, id: &ObjectId) -> Result<Option<Box<dyn Read + Send>>> {

@@ -16,24 +16,20 @@
 //! `refreshing` is held while directories are listed.
 
 use std::collections::HashSet;
-use std::collections::hash_map::DefaultHasher;
-use std::fs;
-use std::hash::{Hash as _, Hasher as _};
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use gix::objs::{Exists as _, FindHeader as _};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW};
 
 use crate::model::{HashKind, ObjectId};
-use crate::store::engine::{ObjectKind, hash_object};
+use crate::store::engine::{Node, ObjectKind, hash_object};
 use crate::store::{Error, Result};
 
 use super::stream;
 use super::unpack::{Pack, Unpacker};
+use super::view::View;
 
 type Handle = gix::odb::HandleArc;
 
@@ -44,13 +40,19 @@ const IDLE_HANDLES: usize = 8;
 /// Packs there is room for at least, and at most (gix's limit).
 const ROOM: usize = 64;
 const MOST: u16 = (1 << 15) - 1;
-/// Two changes of a directory closer than this may show one time only.
-const SETTLED: Duration = Duration::from_secs(2);
+
+/// Which of Git's indexes are to be used.
+#[derive(Clone, Copy)]
+pub(super) struct Indexes {
+    /// `core.multiPackIndex`
+    pub multi_pack: bool,
+    /// `core.commitGraph`
+    pub commit_graph: bool,
+}
 
 pub(super) struct Objects {
     hash: HashKind,
-    /// `core.multiPackIndex`
-    multi_pack_index: bool,
+    indexes: Indexes,
     /// Our own `objects`; alternates may change, this does not.
     dir: PathBuf,
     state: Mutex<State>,
@@ -68,38 +70,16 @@ struct State {
     idle_unpackers: Vec<Unpacker>,
 }
 
-/// What was on disk at one time.
-struct View {
-    number: u64,
-    /// The object directories, our own first.
-    places: Vec<PathBuf>,
-    stamp: Stamp,
-    /// Whether a change after this view was made is sure to change the stamp.
-    settled: AtomicBool,
-    /// What decides where the stamp does not: a hash of all names.
-    names: u64,
-    /// How many packs there are.
-    count: usize,
-    packs: OnceLock<Vec<Pack>>,
-    /// The pack that had what was looked for last.
-    latest: AtomicUsize,
-    /// Commits whose parents were never fetched (gitformat-shallow).
-    shallow: HashSet<ObjectId>,
-}
-
-/// Times of what changes when packs or alternates come and go.
-type Stamp = Vec<Option<SystemTime>>;
-
 impl Objects {
-    pub fn new(dir: PathBuf, hash: HashKind, multi_pack_index: bool) -> Result<Self> {
+    pub fn new(dir: PathBuf, hash: HashKind, indexes: Indexes) -> Result<Self> {
         let view = Arc::new(View::now(&dir, 0)?);
         let room = room(view.count);
         Ok(Self {
             hash,
-            multi_pack_index,
+            indexes,
             state: Mutex::new(State {
                 view,
-                store: open_store(&dir, hash, multi_pack_index, room)?,
+                store: open_store(&dir, hash, indexes, room)?,
                 room,
                 idle: Vec::new(),
                 idle_unpackers: Vec::new(),
@@ -200,6 +180,14 @@ impl Objects {
     /// Tells whether a commit's parents are not to be looked for.
     pub fn is_shallow(&self, id: &ObjectId) -> bool {
         self.lock().view.shallow.contains(id)
+    }
+
+    /// Returns what a commit-graph says of a commit.
+    pub fn indexed(&self, id: &ObjectId) -> Option<Node> {
+        if id.hash_kind() != self.hash || !self.indexes.commit_graph {
+            return None;
+        }
+        self.view().indexed(id, self.hash)
     }
 
     pub fn with_prefix(&self, hex: &str, limit: usize) -> Result<Vec<ObjectId>> {
@@ -336,7 +324,7 @@ impl Objects {
         };
         if view.count > room / 4 * 3 && room < usize::from(MOST) {
             room = self::room(view.count);
-            store = open_store(&self.dir, self.hash, self.multi_pack_index, room)?;
+            store = open_store(&self.dir, self.hash, self.indexes, room)?;
         } else {
             // A miss of a handle that may makes the shared store look at the disk.
             let handle = store.to_handle_arc();
@@ -362,12 +350,12 @@ impl Objects {
 fn open_store(
     dir: &Path,
     hash: HashKind,
-    use_multi_pack_index: bool,
+    indexes: Indexes,
     room: usize,
 ) -> Result<Arc<gix::odb::Store>> {
     let options = gix::odb::store::init::Options {
         slots: gix::odb::store::init::Slots::Given(u16::try_from(room).unwrap_or(MOST)),
-        use_multi_pack_index,
+        use_multi_pack_index: indexes.multi_pack,
         ..Default::default()
     };
     gix::odb::Store::at_opts(dir.to_owned(), git_kind(hash), &mut [].into_iter(), options)
@@ -375,7 +363,7 @@ fn open_store(
         .map_err(Error::io(format!("cannot open {}", dir.display())))
 }
 
-fn git_kind(hash: HashKind) -> gix::hash::Kind {
+pub(super) fn git_kind(hash: HashKind) -> gix::hash::Kind {
     match hash {
         HashKind::Sha1 => gix::hash::Kind::Sha1,
         HashKind::Sha256 => gix::hash::Kind::Sha256,
@@ -393,72 +381,6 @@ fn new_handle(store: &Arc<gix::odb::Store>) -> Handle {
 /// make more later, and each costs time when the store is opened and closed.
 fn room(packs: usize) -> usize {
     (packs * 2).clamp(ROOM, usize::from(MOST))
-}
-
-impl View {
-    fn now(dir: &Path, number: u64) -> Result<Self> {
-        let mut places = vec![dir.to_owned()];
-        let current = std::env::current_dir().unwrap_or_default();
-        let alternates = gix::odb::alternate::resolve(dir.to_owned(), &current).map_err(
-            Error::failed(format!("cannot find the alternates of {}", dir.display())),
-        )?;
-        places.extend(alternates);
-        let now = SystemTime::now();
-        let stamp = stamp(&places);
-        let (names, count) = names(&places);
-        Ok(Self {
-            number,
-            settled: is_settled(&stamp, now).into(),
-            stamp,
-            names,
-            count,
-            shallow: shallow(dir),
-            places,
-            packs: OnceLock::new(),
-            latest: AtomicUsize::new(0),
-        })
-    }
-
-    fn is_current(&self) -> bool {
-        let now = SystemTime::now();
-        if self.stamp != stamp(&self.places) {
-            return false;
-        }
-        if self.settled.load(Ordering::Relaxed) {
-            return true;
-        }
-        if self.names != names(&self.places).0 {
-            return false;
-        }
-        self.settled
-            .store(is_settled(&self.stamp, now), Ordering::Relaxed);
-        true
-    }
-
-    /// Returns which pack has an object, and where.
-    fn find(&self, id: &ObjectId, hash: HashKind) -> Option<(usize, u64)> {
-        let packs = self.packs(hash);
-        let latest = self.latest.load(Ordering::Relaxed);
-        let others = (0..packs.len()).filter(|number| *number != latest);
-        let found = std::iter::once(latest)
-            .chain(others)
-            .find_map(|number| Some((number, packs.get(number)?.offset(id)?)))?;
-        self.latest.store(found.0, Ordering::Relaxed);
-        Some(found)
-    }
-
-    fn packs(&self, hash: HashKind) -> &[Pack] {
-        self.packs.get_or_init(|| {
-            let mut packs = Vec::new();
-            for place in &self.places {
-                let entries = fs::read_dir(place.join("pack"));
-                for entry in entries.into_iter().flatten().flatten() {
-                    packs.extend(Pack::open(&entry.path(), git_kind(hash)));
-                }
-            }
-            packs
-        })
-    }
 }
 
 /// Makes a collector count the age of what is in a pack anew. Cruft packs do not
@@ -489,60 +411,6 @@ fn touch(path: &Path) -> bool {
         last_modification: now,
     };
     rustix::fs::utimensat(CWD, path, &times, AtFlags::empty()).is_ok()
-}
-
-fn stamp(places: &[PathBuf]) -> Stamp {
-    let time = |path: PathBuf| fs::metadata(path).and_then(|meta| meta.modified()).ok();
-    let mut stamp: Stamp = places
-        .iter()
-        .flat_map(|place| {
-            [
-                time(place.join("pack")),
-                time(place.join("info/alternates")),
-            ]
-        })
-        .collect();
-    stamp.extend(places.first().map(|dir| time(shallow_path(dir))));
-    stamp
-}
-
-/// The file beside `objects` that lists the commits at which history is cut.
-fn shallow_path(objects: &Path) -> PathBuf {
-    objects.with_file_name("shallow")
-}
-
-fn shallow(objects: &Path) -> HashSet<ObjectId> {
-    let text = fs::read(shallow_path(objects)).unwrap_or_default();
-    let lines = text.split(|byte| *byte == b'\n');
-    lines.filter_map(ObjectId::from_hex).collect()
-}
-
-fn is_settled(stamp: &Stamp, now: SystemTime) -> bool {
-    let long_ago = |time: &SystemTime| now.duration_since(*time).is_ok_and(|age| age > SETTLED);
-    stamp.iter().flatten().all(long_ago)
-}
-
-/// Returns a hash of all names, and the number of packs.
-fn names(places: &[PathBuf]) -> (u64, usize) {
-    let mut hasher = DefaultHasher::new();
-    let mut packs = 0;
-    for place in places {
-        fs::read(place.join("info/alternates"))
-            .ok()
-            .hash(&mut hasher);
-        let entries = fs::read_dir(place.join("pack"));
-        let mut names: Vec<_> = entries
-            .into_iter()
-            .flatten()
-            .filter_map(|entry| Some(entry.ok()?.file_name()))
-            .collect();
-        names.sort_unstable();
-        names.hash(&mut hasher);
-        let index =
-            |name: &&std::ffi::OsString| Path::new(name).extension() == Some("idx".as_ref());
-        packs += names.iter().filter(index).count();
-    }
-    (hasher.finish(), packs)
 }
 
 fn kind(kind: gix::objs::Kind) -> ObjectKind {
