@@ -15,6 +15,7 @@ mod folders;
 mod graph;
 mod identity;
 mod init;
+mod known;
 mod lock;
 mod loose;
 mod moves;
@@ -204,6 +205,10 @@ impl Engine for Git {
 
     fn head(&self, name: &HeadName) -> Result<Option<ObjectId>> {
         self.refs.head(name)
+    }
+
+    fn quick_head(&self, name: &HeadName) -> Option<Option<ObjectId>> {
+        self.refs.quick_head(name)
     }
 
     fn heads(&self, prefix: &str) -> Result<Heads> {
