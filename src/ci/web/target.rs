@@ -193,21 +193,23 @@ fn facts(
     moment: Option<&Moment>,
 ) -> Markup {
     let repo = &target.repo;
-    let forge = match &target.place {
-        Place::Pr(number) => format!("https://github.com/{repo}/pull/{number}"),
+    let path = match &target.place {
+        Place::Pr(number) => format!("/pull/{number}"),
         Place::Ref(_) => {
             let name = place_name(&target.place);
             let steps: Vec<String> = name.split('/').map(segment).collect();
-            format!("https://github.com/{repo}/tree/{}", steps.join("/"))
+            format!("/tree/{}", steps.join("/"))
         }
     };
+    let forge = app.settings.elsewhere(repo, &path);
     let state = app
         .settings
         .web
         .state_repo
         .as_deref()
         .map(|url| url.trim_end_matches('/'));
-    let branch = layout::status_branch(target).map(|branch| branch.to_string());
+    let branch = layout::status_branch(target).ok();
+    let state = state.zip(branch);
     html! {
         dl.facts {
             @if let Some(source) = &record.source {
@@ -221,12 +223,15 @@ fn facts(
                 @if let Some(base) = &about.base { div { dt { "Into" } dd { (base) } } }
             }
             @if let Some(moment) = moment { div { dt { "Since" } dd { (time(moment.time.seconds)) } } }
-            div { dt { "See" } dd {
-                a href=(forge) { "GitHub" }
-                @if let (Some(state), Ok(branch)) = (state, &branch) {
-                    ", " a href={ (state) "/commits/" (branch) } { "state repository" }
-                }
-            } }
+            @if forge.is_some() || state.is_some() {
+                div { dt { "See" } dd {
+                    @if let Some((name, url)) = &forge { a href=(url) { (name) } }
+                    @if forge.is_some() && state.is_some() { ", " }
+                    @if let Some((state, branch)) = &state {
+                        a href={ (state) "/commits/" (branch) } { "state repository" }
+                    }
+                } }
+            }
         }
     }
 }
@@ -388,7 +393,9 @@ pub async fn commit(
         nav.path aria-label="Where this is" { a href=(repo_path(&repo)) { (of) } }
         div.head {
             h1 { "Builds of " span.sha { (short(sha)) } }
-            a.side href={ "https://github.com/" (of) "/commit/" (sha) } { "GitHub" }
+            @if let Some((name, url)) = visit.app.settings.elsewhere(&repo, &format!("/commit/{sha}")) {
+                a.side href=(url) { (name) }
+            }
         }
         @if !live.is_empty() {
             section aria-labelledby="now" {

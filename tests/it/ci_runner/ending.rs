@@ -80,6 +80,22 @@ async fn a_daemon_does_not_survive_its_step() {
 }
 
 #[tokio::test]
+async fn a_daemon_does_not_survive_its_supervisor() {
+    for world in worlds() {
+        // Process 1 of a namespace cannot be killed from inside of it.
+        let (job, lock) = daemon(&world, "kill -9 $PPID; echo still here").await;
+        let (ended, log) = world.run(job).await;
+        let gone = "failure: the supervisor of the step is gone (None)";
+        let ended = shown(&ended);
+        assert!(
+            ended == gone || log.contains("still here"),
+            "{ended}: {log}"
+        );
+        assert!(is_free(&lock), "nothing outlives the answer");
+    }
+}
+
+#[tokio::test]
 async fn whoever_listens_to_term_may_say_goodbye() {
     for mut world in worlds() {
         world.options.grace = Duration::from_secs(30);
