@@ -1,5 +1,6 @@
 //! `dk ci serve` with real processes: from a push to a status and a log.
 
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Child, Stdio};
 
 use crate::sandbox::{Sandbox, eventually};
@@ -142,6 +143,51 @@ fn a_push_becomes_a_status_and_a_log() {
     let branches = sandbox.ok(["branch"]);
     assert!(!branches.contains("dk-ci-lease"), "{branches}");
     sandbox.git(["-C", "db.git", "fsck", "--strict"]);
+}
+
+/// Reads a page.
+fn get(at: &str, path: &str) -> String {
+    let mut stream = std::net::TcpStream::connect(at).unwrap();
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn a_push_becomes_a_page() {
+    let (sandbox, _bridge) = world(CONFIG);
+    let secrets = ["--secrets-dir", "secrets"];
+    let add = ["ci", "user", "add", "admin", "--password-file", "-"];
+    sandbox.ok_with("correct horse\n", [&add[..], &secrets].concat());
+    let words = [&SERVE[..], &secrets, &["--web", "127.0.0.1:0"]].concat();
+    let mut engine = sandbox.command(words).stderr(Stdio::piped()).spawn();
+    let mut said = BufReader::new(engine.as_mut().unwrap().stderr.take().unwrap()).lines();
+    let engine = Daemon(engine.unwrap());
+    let at = said.find_map(|line| {
+        let line = line.unwrap();
+        let at = line.strip_prefix("dk: page at http://")?;
+        Some(at.trim_end_matches('/').to_owned())
+    });
+    let at = at.unwrap();
+    // Whatever else it says is read, too, so that it need not wait.
+    let rest = std::thread::spawn(move || said.map_while(Result::ok).count());
+    let one = push(&sandbox, "good");
+    status(&sandbox, &one, "test", "success");
+    let link = eventually("the page", || {
+        let page = get(&at, "/me/app/ref/heads/master");
+        let mut links = page.split('"').filter(|_| page.contains(&one));
+        let log = links.find(|link| link.starts_with("/log/saved/dk-step-build-of-"));
+        log.map(str::to_owned)
+    });
+    let log = get(&at, &link);
+    assert!(log.contains("building"), "{log}");
+    assert_eq!(engine.end(), Some(0));
+    rest.join().unwrap();
 }
 
 #[test]

@@ -119,6 +119,8 @@ pub async fn page_of(visit: &mut Visit, target: &Target) -> Result<Answer, Failu
     let path = target_path(target);
     let acts = at.is_none() && visit.may_build();
     let csrf = acts.then(|| visit.csrf());
+    // Of one that was, what was before it.
+    let earlier = &moments[usize::from(at.is_some()).min(moments.len())..];
     let title = target.to_string();
     let version = app.keeper.changes().borrow().version;
     let body = html! {
@@ -135,7 +137,8 @@ pub async fn page_of(visit: &mut Visit, target: &Target) -> Result<Answer, Failu
         }
         section aria-labelledby="history" {
             h2 id="history" { @if at.is_some() { "Before" } @else { "History" } }
-            (moments_of(target, moments.iter().skip(usize::from(at.is_some())).take(RECENT as usize)))
+            @if earlier.is_empty() { p.faint { "There was nothing." } }
+            @else { (moments_of(target, earlier.iter().take(RECENT as usize))) }
             p.small { a href={ "/history" (path) } { "The whole history" } }
         }
     };

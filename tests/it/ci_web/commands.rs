@@ -102,21 +102,32 @@ fn what_the_ancestor_wrote_is_read() {
     let sandbox = Sandbox::with_store();
     let saved = |branch: &str, title: &str, files: &[(&str, &str)]| {
         let commit = sandbox.commit(branch, "Cached successful result", files);
-        format!(
-            r#"{{"title":"{title}","branch":"{branch}","commit":"{commit}","failed":false}}"#
-        )
+        format!(r#"{{"title":"{title}","branch":"{branch}","commit":"{commit}","failed":false}}"#)
     };
-    let (fetch, shell) = (format!("git-pull-of-{}", sha(1)), format!("shell-of-ls-on-{}", sha(1)));
-    let fetched = saved(&fetch, "Git fetch", &[("log", "=== Git fetch\n"), ("value/x", "")]);
+    let (fetch, shell) = (
+        format!("git-pull-of-{}", sha(1)),
+        format!("shell-of-ls-on-{}", sha(1)),
+    );
+    let fetched = saved(
+        &fetch,
+        "Git fetch",
+        &[("log", "=== Git fetch\n"), ("value/x", "")],
+    );
     let ran = saved(
         &shell,
         "Run ls",
-        &[("log", "=== Run ls\nRunning \"ls\"...\nsrc\n"), ("value/x", "")],
+        &[
+            ("log", "=== Run ls\nRunning \"ls\"...\nsrc\n"),
+            ("value/x", ""),
+        ],
     );
     sandbox.commit(
         "github-metadata",
         "forge",
-        &[("user/project/.monitor", ""), ("user/project/pr/3907/head", &sha(1))],
+        &[
+            ("user/project/.monitor", ""),
+            ("user/project/pr/3907/head", &sha(1)),
+        ],
     );
     let commit = sandbox.commit(
         "status-user-project-pr-3907",
@@ -126,7 +137,9 @@ fn what_the_ancestor_wrote_is_read() {
             ("metadata-commit", &sha(9)),
             (
                 "job/test/output",
-                &format!(r#"{{"result":{{"status":"success","descr":"OK"}},"logs":[{fetched},{ran}]}}"#),
+                &format!(
+                    r#"{{"result":{{"status":"success","descr":"OK"}},"logs":[{fetched},{ran}]}}"#
+                ),
             ),
         ],
     );
@@ -140,7 +153,10 @@ fn what_the_ancestor_wrote_is_read() {
     // And may be asked for as any other.
     let asked = sandbox.ok(["ci", "rebuild", "user/project/pr/3907"]);
     assert_eq!(asked, format!("{fetch}\n{shell}"));
-    assert_eq!(sandbox.ok(["cat", &format!("{shell}:rebuild-requested")]), "");
+    assert_eq!(
+        sandbox.ok(["cat", &format!("{shell}:rebuild-requested")]),
+        ""
+    );
 }
 
 #[test]

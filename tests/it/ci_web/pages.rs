@@ -101,7 +101,7 @@ async fn a_target_has_steps_logs_and_a_history() {
     let old = site
         .get(&format!("/me/app/ref/heads/master?history={}", ids[1]))
         .await;
-    assert_snapshot!(old.shown().replace(&ids[1][..10], "ID"), @"me/app / branches master pending This is how it was once. How it is now Commit 0000000000 Since 2023-11-14 22:13 UTC See GitHub Steps build Waiting for build Before The whole history");
+    assert_snapshot!(old.shown().replace(&ids[1][..10], "ID"), @"me/app / branches master pending This is how it was once. How it is now Commit 0000000000 Since 2023-11-14 22:13 UTC See GitHub Steps build Waiting for build Before There was nothing. The whole history");
     // A commit of another branch is none of its moments.
     let other = site.get("/history/me/app/pr/7").await;
     let at = other.text.find("?history=").unwrap() + 9;
