@@ -37,6 +37,8 @@ pub(super) const AHEAD: usize = 16;
 
 /// How many bytes are read at once.
 const PIECE: usize = 128 * 1024;
+/// And at first.
+const FIRST: usize = 4096;
 
 /// So much goes into a pipe that is [`Ui::ready`] without waiting for its reader
 /// (PIPE_BUF): no thread is needed.
@@ -130,11 +132,17 @@ fn copy(ui: &Ui, mut reader: Box<dyn Read + Send>, at: &At, path: &TreePath) -> 
         return ui.show(&record, |_, _| Ok(()));
     }
     let mut out = ui.content();
-    let mut piece = vec![0; PIECE];
+    // Most files are small, and memory never written to costs nothing.
+    let mut piece = vec![0; FIRST];
     loop {
         match reader.read(&mut piece) {
             Ok(0) => break,
-            Ok(length) => out.write_all(&piece[..length])?,
+            Ok(length) => {
+                out.write_all(&piece[..length])?;
+                if length == FIRST {
+                    piece = vec![0; PIECE];
+                }
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
             Err(error) => {
                 return Err(anyhow::Error::new(error).context(format!("cannot read {path}")));

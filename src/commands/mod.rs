@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use clap::{CommandFactory as _, FromArgMatches as _, Parser as _};
+use clap::{CommandFactory as _, FromArgMatches as _};
 
 use crate::client::{self, Client};
 use crate::model::path::NameError;
@@ -86,15 +86,23 @@ impl Cli {
     /// what a small command costs; what refuses a line or explains has them all.
     pub fn read() -> Result<Self, clap::Error> {
         let line: Vec<OsString> = std::env::args_os().collect();
-        Self::try_parse_from(&line).or_else(|error| {
-            if error.kind() == clap::error::ErrorKind::DisplayVersion {
-                return Err(error);
-            }
+        Self::lean(&line).or_else(|_| {
             let mut whole = Self::command();
             whole.build();
             let found = whole.try_get_matches_from_mut(line)?;
             Self::from_arg_matches(&found).map_err(|error| error.format(&mut whole))
         })
+    }
+
+    /// Parses a line by the commands whose names stand in it: each more would be
+    /// given all global options.
+    fn lean(line: &[OsString]) -> Result<Self, clap::Error> {
+        let named = |command: &clap::Command| line.iter().any(|word| word == command.get_name());
+        let all = <Command as clap::Subcommand>::augment_subcommands(clap::Command::new("dk"));
+        let commands = all.get_subcommands().filter(|it| named(it)).cloned();
+        let lean =
+            <Global as clap::Args>::augment_args(clap::Command::new("dk")).subcommands(commands);
+        Self::from_arg_matches(&lean.try_get_matches_from(line)?)
     }
 
     /// Tells whether it goes on for long and works for many at a time.

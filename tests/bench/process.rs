@@ -89,7 +89,7 @@ pub fn tx(place: &Place, report: &mut Report) {
     // and write: objects, folders and lock, ref; commit: the same, the branch,
     // and the end of the transaction).
     let mut disk = place.disk();
-    let mut starts = || run(&mut place.program("true"));
+    let starts = || run(&mut place.program("true"));
     let mut floor = Samples::new();
     for _ in 0..place.choose(30, 150) {
         let starts: Duration = (0..3).map(|_| starts()).sum();

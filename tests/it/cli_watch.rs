@@ -9,6 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::sandbox::{DATE, Sandbox, eventually, feed, ids};
 
 mod exec;
+mod post;
 
 /// A watch under way, killed when the test is over.
 struct Watch {

@@ -26,6 +26,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("ui", &["model"]),
     ("commands", &["client", "model", "ui"]),
     (
+        "commands/watch",
+        &["client", "commands", "model", "tls", "ui"],
+    ),
+    (
         "commands/bridge",
         &[
             "bridge", "client", "commands", "forge", "logging", "metrics", "model", "tls", "ui",

@@ -18,6 +18,7 @@ use anyhow::Context as _;
 use self::cursor::Cursor;
 use self::emit::{Format, Record};
 use self::exec::{Exec, Running, Work};
+use self::post::Post;
 use crate::client::{Error, Event, Records, Since, WatchQuery};
 use crate::commands::parse::BranchPath;
 use crate::commands::{Session, blocking, completions, parse};
@@ -27,6 +28,7 @@ use crate::ui::{Exit, Reader, Ui, Usage};
 mod cursor;
 mod emit;
 mod exec;
+mod post;
 
 /// Wait for commits and print what they changed
 ///
@@ -47,6 +49,7 @@ mod exec;
   while dk watch --cursor .seen master:src | xargs -r make -C build; do :; done
   dk watch -f --batch master | xargs -r -L1 ./publish
   dk watch --cursor .seen --exec ./deploy master:config
+  dk watch --cursor .sent --post https://example.org/hook --post-secret key master
   dk watch -fz master | xargs -0 -n1 printf '%s\\n'    names as they are
 
 JSON:
@@ -124,6 +127,23 @@ pub struct Args {
     #[arg(long, requires = "exec")]
     restart: bool,
 
+    /// Post each commit as JSON to URL, again and again until it is taken
+    ///
+    /// Follows the branch. The body is what --json prints, with the key branch.
+    /// Any answer of 2xx takes it. After 408, 429, 5xx or none within 30 seconds
+    /// it is posted again, after 1 second, then twice as long each time, at most
+    /// 5 minutes, or when Retry-After says. Any other answer ends the watch with
+    /// status 1. X-Dk-Delivery is the commit: who sees it twice can tell.
+    #[arg(long, value_name = "URL", value_hint = clap::ValueHint::Url,
+          conflicts_with_all = ["nul", "batch", "commits", "exec"])]
+    post: Option<String>,
+
+    /// Sign what is posted with the secret in FILE
+    ///
+    /// As GitHub does: X-Hub-Signature-256 is `sha256=` and the HMAC of the body.
+    #[arg(long, value_name = "FILE", requires = "post", value_hint = clap::ValueHint::FilePath)]
+    post_secret: Option<PathBuf>,
+
     /// Give up after so long without a commit: 90, 1.5s, 10m, 2h, 1d
     #[arg(long, value_name = "TIME", value_parser = duration)]
     timeout: Option<Duration>,
@@ -134,6 +154,10 @@ pub(super) async fn run(session: &Session, mut args: Args) -> anyhow::Result<()>
     if session.ui.json && !args.exec.is_empty() {
         return Err(Usage::new("--json cannot be used with --exec, which prints nothing").into());
     }
+    let post = match &args.post {
+        Some(url) => Some(Post::new(url, args.post_secret.as_deref(), branch.clone())?),
+        None => None,
+    };
     let cursor = args.cursor.clone().map(Cursor::new);
     let head = session.client.head(&branch).await?;
     let since = beginning(session, &args, head, cursor.as_ref()).await?;
@@ -142,7 +166,7 @@ pub(super) async fn run(session: &Session, mut args: Args) -> anyhow::Result<()>
             "branch {branch} has no commit yet: waiting for one"
         ));
     }
-    let follow = args.follow || !args.exec.is_empty();
+    let follow = args.follow || !args.exec.is_empty() || post.is_some();
     let query = WatchQuery {
         branch: branch.clone(),
         path,
@@ -167,6 +191,9 @@ pub(super) async fn run(session: &Session, mut args: Args) -> anyhow::Result<()>
         },
         timeout: args.timeout,
     };
+    if let Some(post) = post {
+        return watch.post(&post).await;
+    }
     if args.exec.is_empty() {
         return watch.print(format(&args)).await;
     }
@@ -343,6 +370,24 @@ impl Watch<'_> {
                 step = self.step(&mut None, true).await;
             }
         }
+    }
+
+    /// Posts records until there are enough of them.
+    async fn post(mut self, post: &Post) -> anyhow::Result<()> {
+        while let Step::Commit(record) = self.step(&mut None, true).await? {
+            if record.changes.is_empty() && !record.reset {
+                continue;
+            }
+            post.deliver(&self.session.ui, &record).await?;
+            if let Some(cursor) = &self.cursor {
+                cursor.write(Some(&record.commit.id))?;
+            }
+            if self.last() {
+                break;
+            }
+            self.handled(Some(record.commit.id));
+        }
+        Ok(())
     }
 
     /// Runs the command for each commit until there were enough of them.

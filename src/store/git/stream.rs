@@ -63,6 +63,20 @@ pub(super) fn loose(path: &Path, id: ObjectId) -> Result<Option<(ObjectKind, u64
     Ok(Some((kind, size, stream)))
 }
 
+impl Inflating {
+    /// Reads all of a small object that was opened at `path`.
+    pub fn whole(mut self, path: &Path) -> Result<Vec<u8>> {
+        let mut content = Vec::new();
+        match self.read_to_end(&mut content) {
+            Ok(_) => Ok(content),
+            Err(error) => Err(match error.downcast() {
+                Ok(corrupt) => corrupt,
+                Err(error) => cannot_read(path)(error),
+            }),
+        }
+    }
+}
+
 /// Opens the pack entry at `offset`. `None`: it is a delta.
 pub(super) fn packed(
     path: &Path,
