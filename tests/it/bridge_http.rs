@@ -12,8 +12,10 @@ use datakit::forge::*;
 use crate::bridge_github::world::{name, repo};
 use crate::github::{Fault, GitHub};
 
+mod comments;
 mod histories;
 mod hooked;
+mod listings;
 mod recorded;
 pub mod world;
 

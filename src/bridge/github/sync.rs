@@ -385,7 +385,7 @@ impl Sync {
                 // It was told already, and the answer would be the same.
                 (_, Some((_, error))) => {
                     let error = error.clone();
-                    plan.failed(&push.id(), self.reader.snapshot());
+                    plan.failed(&push, self.reader.snapshot());
                     outcome.failed.push((push, error));
                     continue;
                 }
@@ -398,7 +398,7 @@ impl Sync {
                 }
                 Err(error) => {
                     tracing::warn!(target: "bridge", "{}: {error}", push.id());
-                    plan.failed(&push.id(), self.reader.snapshot());
+                    plan.failed(&push, self.reader.snapshot());
                     if !error.may_pass() && !too_many {
                         self.refused.push((push.clone(), error.clone()));
                     }
@@ -424,16 +424,20 @@ impl Sync {
     /// What GitHub took is what it is now.
     fn believe(&mut self, plan: &mut Plan, push: &Push, made: Option<Comment>) {
         match push {
-            Push::Pr(repo, id, pr, _) => {
-                let mut pr = pr.clone();
-                pr.closed_at = match pr.state {
+            Push::Pr(repo, id, set, _) => {
+                let now = || jiff::Timestamp::now().to_string();
+                let closed_at = match set.state {
                     PrState::Open => None,
-                    PrState::Closed => pr
-                        .closed_at
-                        .or_else(|| Some(jiff::Timestamp::now().to_string())),
+                    PrState::Closed => set.closed_at.clone().or_else(|| Some(now())),
                 };
-                self.forge.add_pr(repo, *id, pr.clone());
-                plan.wanted.add_pr(repo, *id, pr);
+                for side in [&mut self.forge, &mut plan.wanted] {
+                    if let Some(pr) = side.prs.get_mut(&(repo.clone(), *id)) {
+                        pr.title = set.title.clone();
+                        pr.base = set.base.clone();
+                        pr.state = set.state;
+                        pr.closed_at = closed_at.clone();
+                    }
+                }
             }
             Push::Comment(repo, id, draft) => {
                 let posted = made.unwrap_or_else(|| Comment {
@@ -444,6 +448,16 @@ impl Sync {
                 for side in [&mut self.forge, &mut plan.wanted] {
                     if let Some(pr) = side.prs.get_mut(&(repo.clone(), *id)) {
                         pr.comments.push(posted.clone());
+                    }
+                }
+            }
+            Push::Edit(repo, id, said) => {
+                let now = made.as_ref().unwrap_or(said);
+                for side in [&mut self.forge, &mut plan.wanted] {
+                    let pr = side.prs.get_mut(&(repo.clone(), *id));
+                    let mut all = pr.into_iter().flat_map(|pr| &mut pr.comments);
+                    if let Some(comment) = all.find(|comment| comment.id == said.id) {
+                        comment.body = now.body.clone();
                     }
                 }
             }

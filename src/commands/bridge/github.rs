@@ -22,6 +22,7 @@ use crate::bridge::github::notes::Notes;
 use crate::bridge::github::run::{Bridge, Told};
 use crate::bridge::github::sync::{Options, Outcome, Sync};
 use crate::bridge::github::{rest, webhook};
+use crate::commands::daemon::start_log;
 use crate::commands::watch::duration;
 use crate::commands::{Session, completions};
 use crate::forge::Repo;
@@ -134,7 +135,7 @@ Branches and tags are written only where ref has an entry of its own.
 The branch:
   U/R/.monitor\tthe repository is followed; U/.monitor: all of U are
   U/R/pr/N/\thead, head-repo, state, title, base, owner, draft, labels, merged, closed-at, review
-  U/R/pr/N/comments/I/\tid, user, body; 0 is the description. Another NAME with a body alone is posted (comment:w)
+  U/R/pr/N/comments/I/\tid, user, body; 0 is the description, which only GitHub changes. Another body is set there, and another NAME with a body alone is posted (comment:w); a comment that is removed here comes back
   U/R/ref/heads/NAME/head\tthe commit of a branch; tags/NAME of a tag
   U/R/commit/SHA/status/CONTEXT/\tstate, description, target_url; rebuild-requested after 'Re-run' at GitHub
   .dirty\tbeside .monitor or in pr/N or ref/…: read that again, please
@@ -199,15 +200,8 @@ const QUESTION: Duration = Duration::from_secs(10);
 
 pub(super) async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
     let ui = &session.ui;
-    for target in logging::TARGETS {
-        logging::set_level(target.name, &args.log_level);
-    }
-    let say = {
-        let ui = ui.clone();
-        Box::new(move |line: &str| ui.line(line))
-    };
     let format = logging::Format::Text;
-    let _log = logging::start(args.log_destination.clone(), format, say);
+    let _log = start_log(ui, &args.log_level, &args.log_destination, format);
 
     let state = State::at(session, args.state_dir.clone(), &args.branch).await?;
     let _held = (!args.dry_run).then(|| state.hold()).transpose()?;

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::{Asked, Outcome, Sync};
 use crate::bridge::github::notes::HEAD;
-use crate::bridge::github::plan::Plan;
+use crate::bridge::github::plan::{Plan, agreed_pr};
 use crate::client::{CommitOptions, Empty, Expect, Result};
 use crate::forge::layout::{Dirty, change};
 use crate::forge::{Difference, Id, Repo};
@@ -94,11 +94,14 @@ impl Sync {
         // Where they differ (it could not be told), the old agreement stands.
         let mut agreed = plan.wanted.clone();
         let still = plan.wanted.since(&self.forge);
-        for key in still.updated.prs.keys() {
+        for (key, wanted) in &still.updated.prs {
+            let before = memory.snapshot().prs.get(key);
+            let both = match self.forge.prs.get(key) {
+                Some(forge) => agreed_pr(wanted, forge, before),
+                None => before.cloned(),
+            };
             agreed.prs.remove(key);
-            agreed
-                .prs
-                .extend(memory.snapshot().prs.get_key_value(key).map(own));
+            agreed.prs.extend(both.map(|pr| (key.clone(), pr)));
         }
         for key in still.updated.refs.keys() {
             agreed.refs.remove(key);
