@@ -26,6 +26,7 @@ use tokio::time::Instant;
 use super::api::{Error, Result};
 use super::auth::Auth;
 use super::notes::Notes;
+use crate::bridge::chain;
 use crate::forge::Repo;
 use crate::metrics::{Call, metrics};
 
@@ -139,7 +140,7 @@ impl Http {
             .timeout(PATIENCE)
             .redirect(reqwest::redirect::Policy::limited(3))
             .build()
-            .map_err(|error| Error::Unreachable(text(&error)))?;
+            .map_err(|error| Error::Unreachable(chain(&error)))?;
         Ok(Self {
             client,
             settings,
@@ -248,7 +249,7 @@ impl Http {
         }
         let failed = |error: reqwest::Error| {
             count("failed");
-            Error::Unreachable(text(&error.without_url()))
+            Error::Unreachable(chain(&error.without_url()))
         };
         let mut answer = request.send().await.map_err(failed)?;
         let (status, headers) = (answer.status(), answer.headers().clone());
@@ -520,17 +521,6 @@ fn page_number(url: &str) -> Option<usize> {
 
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// An error with its causes.
-pub(super) fn text(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = std::error::Error::source(error);
-    while let Some(cause) = next {
-        text += &format!(": {cause}");
-        next = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

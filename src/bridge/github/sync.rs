@@ -19,13 +19,11 @@ use super::capabilities::{Capabilities, Resource};
 use super::notes::{HEAD, Notes};
 use super::plan::{Plan, Push, Sides, marked, plan};
 use super::read::Keep;
-use crate::client::{
-    Client, CommitOptions, Empty, Error, Event, Expect, Records, Result, Since, WatchQuery,
-};
+use crate::client::{Client, CommitOptions, Empty, Error, Event, Expect, Records, Result};
 use crate::forge::layout::{Put, Reader, change};
 use crate::forge::{Comment, Context, Id, PrState, Repo, Sha, Snapshot};
 use crate::metrics::metrics;
-use crate::model::{BranchName, Kind, ObjectId, TreePath};
+use crate::model::{BranchName, Kind, ObjectId};
 
 mod checks;
 mod keep;
@@ -180,16 +178,7 @@ impl Sync {
 
     /// Tells when somebody else changes the branch.
     pub fn watch(&self) -> Records<Event> {
-        self.client.watch(WatchQuery {
-            branch: self.options.branch.clone(),
-            path: TreePath::root(),
-            since: self
-                .reader
-                .at()
-                .map_or(Since::Beginning, |at| Since::Commit(*at)),
-            latest: true,
-            unchanged: false,
-        })
+        self.reader.watch(&*self.client, &self.options.branch)
     }
 
     /// Brings both sides together once. `everything`: repositories that are
@@ -223,8 +212,12 @@ impl Sync {
                 return Ok(outcome);
             }
             self.show(&plan, &mut outcome).await;
+            self.forget(&mut plan, &outcome);
             match self.commit(&plan, &head, &done, &asked, &outcome).await {
                 Ok(commit) => {
+                    if let Some(commit) = commit {
+                        tracing::info!(target: "bridge", "{}: {commit}", self.options.branch);
+                    }
                     outcome.commit = commit;
                     let head = commit.unwrap_or(head);
                     self.remember(&plan, &head, rewound).await?;
@@ -393,6 +386,10 @@ impl Sync {
             };
             match pushed {
                 Ok(made) => {
+                    tracing::info!(target: "bridge", "{}: told", push.id());
+                    if let Push::SetRef(repo, _, head) = &push {
+                        self.reach(plan, repo, head, outcome).await;
+                    }
                     self.believe(plan, &push, made);
                     outcome.pushed.push(push);
                 }
@@ -419,6 +416,20 @@ impl Sync {
         if plan.wanted.prs.len() < before {
             plan.wanted.forget_commits();
         }
+    }
+
+    /// Statuses of commits that are no heads any more, because of what GitHub
+    /// was told, leave the branch; not those it did not take.
+    fn forget(&mut self, plan: &mut Plan, outcome: &Outcome) {
+        self.prune();
+        let failed: BTreeSet<Id> = outcome.failed.iter().map(|(push, _)| push.id()).collect();
+        let (known, forge) = (&self.known, &self.forge.statuses);
+        plan.wanted.statuses.retain(|key, _| {
+            let (repo, sha, context) = key;
+            let id = || Id::Status(repo.clone(), sha.clone(), context.clone());
+            !known.contains(repo) || forge.contains_key(key) || failed.contains(&id())
+        });
+        plan.wanted.forget_commits();
     }
 
     /// What GitHub took is what it is now.

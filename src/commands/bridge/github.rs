@@ -1,6 +1,5 @@
 //! `dk bridge github`: GitHub's state in a branch, both ways.
 
-use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,6 +13,7 @@ use axum::routing::get;
 
 use super::listen::{self, Door};
 use super::state::{State, Status};
+use crate::bridge::chain;
 use crate::bridge::github::auth::{App, Auth};
 use crate::bridge::github::capabilities::Capabilities;
 use crate::bridge::github::hooks::Hooks;
@@ -121,7 +121,7 @@ pub struct Args {
 }
 
 const AFTER: &str = "Authority:
-The token is what DK_GITHUB_TOKEN says, or is in --token-file, in $HOME/.github/jar/datakit-github-cookie (git-jar's) or in /run/secrets/datakit-github-cookie.
+The token is what DK_GITHUB_TOKEN says, or is in --token-file, or in datakit-github-cookie (git-jar's) in $HOME/.github/jar or in /run/secrets.
 It needs the scope repo, and admin:repo_hook for webhooks. With --app-id, dk is a GitHub App, which can also show statuses as check runs. Neither tokens nor secrets are ever printed, logged or kept in the store.
 
 Capabilities:
@@ -180,11 +180,6 @@ fn followed(text: &str) -> Result<Followed, String> {
         false if Repo::new(text, "x").is_some() => Ok(Followed::Account(text.into())),
         false => Err("it should be USER/REPO or USER".into()),
     }
-}
-
-#[derive(serde::Serialize)]
-struct Made {
-    commit: String,
 }
 
 #[derive(serde::Serialize)]
@@ -278,7 +273,7 @@ pub(super) async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
             }
             Told::Failed(error, pause) => {
                 well.store(false, Ordering::Relaxed);
-                let why = super::chain(error);
+                let why = chain(error);
                 let seconds = pause.as_secs_f32();
                 ui.warn(&format!("{why}; trying again in {seconds} s"));
                 status.failure = Some(why);
@@ -364,15 +359,8 @@ async fn once(
 
 /// Prints the commit a sync made.
 fn show(ui: &Ui, outcome: &Outcome) -> anyhow::Result<()> {
-    let Some(commit) = &outcome.commit else {
-        return Ok(());
-    };
-    let made = Made {
-        commit: commit.to_hex(),
-    };
-    let render =
-        |made: &Made, out: &mut dyn Write| -> io::Result<()> { writeln!(out, "{}", made.commit) };
-    ui.show(&made, render)
+    let made = outcome.commit.as_ref();
+    made.map_or(Ok(()), |commit| super::show(ui, commit))
 }
 
 /// Who the bridge is to GitHub.
