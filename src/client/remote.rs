@@ -5,9 +5,9 @@
 //!
 //! When a connection is lost another is made, with growing pauses between the
 //! attempts. What only reads is asked again. A watch goes on after the last
-//! event it gave. A change whose answer was lost is asked for again only where
-//! that cannot do it twice; otherwise the error says that nobody knows. What
-//! had not been sent to its last line did not happen.
+//! event it gave. A change whose answer was lost is asked about, or asked for
+//! again where that cannot do it twice; where nobody knows, the error says so
+//! and how to find out. What had not been sent to its last line did not happen.
 
 use std::future::Future;
 use std::io::Read;
@@ -251,7 +251,7 @@ impl Client for Remote {
             to: to.as_bytes().to_vec(),
             force,
         };
-        let what = Context::change(format!("{from} was renamed to {to}"));
+        let what = Context::change(format!("{from} was renamed to {to}"), "dk branch list -v");
         let text = self.once(what, |session| async move {
             session
                 .command("branch", &name, false, "rename", rename.write())
@@ -418,7 +418,10 @@ impl Client for Remote {
 
     async fn tx_merge(&self, tx: &TransactionId, theirs: &ObjectId) -> Result<Transaction> {
         let (name, text) = (exactly(tx), theirs.to_string());
-        let what = Context::change(format!("{theirs} was merged into transaction {tx}"));
+        let what = Context::change(
+            format!("{theirs} was merged into transaction {tx}"),
+            failure::status(tx),
+        );
         self.once(what, |session| async move {
             session
                 .command("tx", &name, false, "merge", text.into())
@@ -452,7 +455,7 @@ impl Client for Remote {
 
     async fn tx_abort(&self, tx: &TransactionId) -> Result<()> {
         let name = exactly(tx);
-        let what = Context::change(format!("transaction {tx} was aborted"));
+        let what = Context::change(format!("transaction {tx} was aborted"), failure::status(tx));
         let aborted = self.once(what, |session| async move {
             session
                 .command("tx", &name, false, "ctl", b"close".to_vec())
@@ -473,7 +476,7 @@ impl Client for Remote {
             older_than,
             dry_run,
         };
-        let what = Context::change("transactions were dropped".into());
+        let what = Context::change("transactions were dropped".into(), "dk tx open");
         let text = self.once(what, |session| async move {
             session
                 .write_and_read("maintenance", &[b"tx"], collect.write().into())
@@ -514,7 +517,7 @@ impl Client for Remote {
 
     async fn remove_remote(&self, name: &str) -> Result<()> {
         let element = percent_encode(name.as_bytes(), b"");
-        let what = Context::change(format!("remote {name} was removed"));
+        let what = Context::change(format!("remote {name} was removed"), "dk remote list");
         self.once(what, |session| async move {
             let dir = session.dir("remotes")?;
             session.connection.rmdir(dir, &element).await

@@ -268,6 +268,11 @@ pub trait Progress: Send + Sync {
     fn advance(&self, by: u64);
     /// A line worth showing as it is (`remote: …`).
     fn line(&self, text: &str);
+    /// Tells whether nobody waits for the outcome any more: what may be left
+    /// half done then ends with [`Kind::Interrupted`].
+    fn is_cancelled(&self) -> bool {
+        false
+    }
 }
 
 /// Tells nobody.

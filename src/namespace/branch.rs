@@ -52,6 +52,8 @@ pub struct Cell {
     name: Mutex<BranchName>,
     pub transactions: transaction::Transactions,
     commands: OnceLock<Commands>,
+    /// A commit it was at, with its tree and time.
+    seen: Mutex<Option<(ObjectId, ObjectId, i64)>>,
 }
 
 /// The files of a branch that keep a result.
@@ -67,7 +69,22 @@ impl Cell {
             name: Mutex::new(name),
             transactions: transaction::Transactions::default(),
             commands: OnceLock::new(),
+            seen: Mutex::default(),
         })
+    }
+
+    /// Returns the tree of a head and since when it is, where that is known.
+    pub fn tree_of(&self, store: &Store, head: Option<ObjectId>) -> Option<(ObjectId, i64)> {
+        let Some(head) = head else {
+            return Some((store.objects.empty_tree(), 0));
+        };
+        let seen = *lock(&self.seen);
+        let (_, tree, time) = seen.filter(|(commit, ..)| *commit == head)?;
+        Some((tree, time))
+    }
+
+    pub fn keep_tree(&self, head: ObjectId, tree: ObjectId, time: i64) {
+        *lock(&self.seen) = Some((head, tree, time));
     }
 
     pub fn name(&self) -> BranchName {
@@ -199,8 +216,7 @@ impl Folder for All {
         let cell = match self.0.branches.get(&branch) {
             Some(cell) => cell,
             None => {
-                let wanted = branch.clone();
-                let head = self.0.world.run(move |store| store.head(&wanted)).await?;
+                let head = self.0.world.head(&branch).await?;
                 head.ok_or_else(missing)?;
                 self.0.branches.cell(&branch)
             }
@@ -214,7 +230,10 @@ impl Folder for All {
         }
         let branch = BranchName::new(decode(name)?)?;
         let _turn = self.0.branches.turn.take().await;
-        self.fits(&branch).await?;
+        // Where there is one of this name, nothing stands in its way.
+        if !matches!(self.0.world.store.quick_head(&branch), Some(Some(_))) {
+            self.fits(&branch).await?;
+        }
         let cell = self.0.branches.touch(&branch);
         Ok(dir(at, &self.0, &cell))
     }
@@ -501,10 +520,7 @@ fn head(world: &Arc<World>, cell: &Arc<Cell>) -> Status {
     let (world, cell) = (world.clone(), cell.clone());
     Status::new(move |_: &Call| -> BoxFuture<'static, Result<Vec<u8>>> {
         let (world, branch) = (world.clone(), cell.name());
-        Box::pin(async move {
-            let head = world.run(move |store| store.head(&branch)).await?;
-            Ok(live::head_line(head))
-        })
+        Box::pin(async move { Ok(live::head_line(world.head(&branch).await?)) })
     })
 }
 

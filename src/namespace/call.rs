@@ -20,8 +20,8 @@ use crate::model::text::apply::{Filled, Finish, Head, Parser, Part, Plain};
 use super::World;
 use super::entry::File;
 use super::failure;
-use super::files::{Turn, chmod_special};
-use super::node::{Call, Create, Error, Handle, Open, Result};
+use super::files::Turn;
+use super::node::{Call, Error, Handle, Open, Result};
 use super::spool::Spool;
 
 /// A request that is complete.
@@ -54,11 +54,7 @@ impl CallFile {
 
 #[async_trait::async_trait]
 impl File for CallFile {
-    async fn size(&self, _: &Call) -> Result<u64> {
-        Ok(0)
-    }
-
-    fn writable(&self) -> bool {
+    fn acts(&self) -> bool {
         true
     }
 
@@ -67,21 +63,6 @@ impl File for CallFile {
             file: self,
             state: Turn::new(State::Coming(Box::default())),
         }))
-    }
-
-    async fn resize(&self, _: &Call, size: u64) -> Result<()> {
-        match size {
-            0 => Ok(()),
-            _ => Err(failure::extend_command()),
-        }
-    }
-
-    async fn chmod(&self, _: &Call, kind: Create) -> Result<()> {
-        chmod_special(&kind)
-    }
-
-    async fn remove(&self, _: &Call) -> Result<()> {
-        Err(failure::not_permitted())
     }
 }
 
@@ -133,13 +114,8 @@ impl CallHandle {
     ) -> Result<Option<Bytes>> {
         let length = data.len() as u64;
         coming.check(&data)?;
-        if coming.spool.is_slow(data.len()) {
-            let mut spool = std::mem::take(&mut coming.spool);
-            let add = move |_: &Arc<_>| spool.add(&data).map(|()| spool);
-            coming.spool = self.file.world.run(add).await?;
-        } else {
-            coming.spool.add(&data)?;
-        }
+        let spool = std::mem::take(&mut coming.spool);
+        coming.spool = spool.take(&self.file.world, data).await?;
         coming.at += length;
         let Some(finish) = coming.finish else {
             return Ok(None);
@@ -148,12 +124,18 @@ impl CallHandle {
             true => Some(replay(std::mem::take(&mut coming.spool))?),
             false => None,
         };
+        let mut head = *coming.head.take().unwrap_or_default();
+        let operation = head.operation.take();
         let request = Request {
-            head: *coming.head.take().unwrap_or_default(),
+            head,
             finish,
             edits,
         };
-        let result = (self.file.act)(call, request).await?;
+        let act = (self.file.act)(call, request);
+        let result = match operation {
+            Some(operation) => self.file.world.operations.run(&operation, act).await?,
+            None => act.await?,
+        };
         Ok(Some(result.into()))
     }
 }

@@ -15,6 +15,7 @@ use super::entry::{Dir, key};
 use super::files::Computed;
 use super::import::Import;
 use super::node::{Call, Error, Node, Result, Shape};
+use super::root::named;
 use super::rw::Space;
 use super::snapshots::parse_id;
 use super::{World, failure, view};
@@ -140,6 +141,29 @@ pub async fn side(
     Ok(view::fixed(world, place, view::dir(tree), since))
 }
 
+/// The entries of every transaction.
+const ENTRIES: &[(&[u8], Shape)] = &[
+    (b"author", Shape::File),
+    (b"base", Shape::File),
+    (b"branch", Shape::File),
+    (b"committer", Shape::File),
+    (b"ctl", Shape::File),
+    (b"diff", Shape::Dir),
+    (b"import", Shape::File),
+    (b"import.status", Shape::File),
+    (b"merge", Shape::File),
+    (b"msg", Shape::File),
+    (b"origin", Shape::File),
+    (b"owner", Shape::File),
+    (b"parents", Shape::File),
+    (b"rw", Shape::Dir),
+    (b"state", Shape::File),
+];
+
+/// What a durable one has besides.
+const DURABLE: &[(&[u8], Shape)] = &[(b"apply", Shape::File), (b"meta", Shape::File)];
+
+/// What is there after a merge.
 const MERGED: &[(&[u8], Shape)] = &[
     (b"base", Shape::Dir),
     (b"conflicts", Shape::File),
@@ -148,10 +172,12 @@ const MERGED: &[(&[u8], Shape)] = &[
 ];
 
 /// Lists a transaction's entries by name.
-pub fn list(entries: &[(&[u8], Shape)], merged: bool) -> Vec<(Vec<u8>, Shape)> {
-    let mut all: BTreeMap<Vec<u8>, Shape> = super::root::named(entries).into_iter().collect();
-    if merged {
-        all.extend(super::root::named(MERGED));
+pub fn list(durable: bool, merged: bool) -> Vec<(Vec<u8>, Shape)> {
+    let mut all: BTreeMap<Vec<u8>, Shape> = named(ENTRIES).into_iter().collect();
+    for (more, there) in [(DURABLE, durable), (MERGED, merged)] {
+        if there {
+            all.extend(named(more));
+        }
     }
     all.into_iter().collect()
 }

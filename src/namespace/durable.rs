@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use futures_util::future::BoxFuture;
 
 use crate::model::{BranchName, ObjectId, State, Time, Transaction, TransactionId};
+use crate::store::engine::HeadName;
 use crate::store::{self, Store};
 
 use super::branch::Cell;
@@ -88,12 +89,18 @@ impl Shared {
 #[async_trait::async_trait]
 impl Keeper for Shared {
     async fn refresh(&self, space: &Space) -> Result<()> {
-        let id = self.id.clone();
-        let at = move |store: &Arc<Store>| match store.transaction_ref(&id)? {
-            Some(at) => Ok(at),
-            None => Err(store::Error::NotFound(format!("transaction {id}"))),
+        let name = HeadName::transaction(&self.id);
+        let at = match space.world.store.engine.quick_head(&name) {
+            Some(Some(at)) => at,
+            _ => {
+                let id = self.id.clone();
+                let at = move |store: &Arc<Store>| match store.transaction_ref(&id)? {
+                    Some(at) => Ok(at),
+                    None => Err(store::Error::NotFound(format!("transaction {id}"))),
+                };
+                space.world.run(at).await?
+            }
         };
-        let at = space.world.run(at).await?;
         // What was edited here is applied to what it is by then.
         if at == lock(&self.known).at || space.edits() > 0 {
             return Ok(());
@@ -124,20 +131,16 @@ impl World {
             let shown = crate::model::text::quote(prefix);
             failure::no_entry(format!("transaction {shown}"))
         };
-        let prefix = std::str::from_utf8(prefix)
-            .map_err(|_| missing())?
-            .to_owned();
-        let find = move |store: &Arc<Store>| {
-            let found = match prefix.strip_suffix('=') {
-                None => store.transaction(&prefix)?,
-                Some(name) => {
-                    let missing = || store::Error::NotFound(format!("transaction {name}"));
-                    store.transaction_named(&TransactionId::new(name).ok_or_else(missing)?)?
-                }
-            };
-            store.transaction_with_ref(&found.id)
+        let prefix = std::str::from_utf8(prefix).map_err(|_| missing())?;
+        let name = TransactionId::new(prefix.strip_suffix('=').unwrap_or(prefix));
+        let known = name.and_then(|id| self.store.quick_transaction(&id));
+        let (at, transaction) = match known {
+            Some(known) => known,
+            None => {
+                let prefix = prefix.to_owned();
+                self.run(move |store| find(store, &prefix)).await?
+            }
         };
-        let (at, transaction) = self.run(find).await?;
         let mut held = lock(&self.durable.0);
         if let Some(known) = held.get(&transaction.id).and_then(Weak::upgrade) {
             return Ok(known);
@@ -167,6 +170,18 @@ impl World {
         held.insert(id, Arc::downgrade(&durable));
         Ok(durable)
     }
+}
+
+/// Finds one by its name or a prefix, in the store. Blocks.
+fn find(store: &Store, prefix: &str) -> store::Result<(ObjectId, Transaction)> {
+    let id = match prefix.strip_suffix('=') {
+        None => store.transaction(prefix)?.id,
+        Some(name) => {
+            let missing = || store::Error::NotFound(format!("transaction {name}"));
+            TransactionId::new(name).ok_or_else(missing)?
+        }
+    };
+    store.transaction_with_ref(&id)
 }
 
 impl Durable {
@@ -398,27 +413,6 @@ impl entry::Folder for All {
 /// `tx/ID`, for one connection.
 struct Entries(Arc<Durable>, Arc<Connection>);
 
-/// The entries of a durable transaction; after a merge those of the merge too.
-const ENTRIES: &[(&[u8], Shape)] = &[
-    (b"apply", Shape::File),
-    (b"author", Shape::File),
-    (b"base", Shape::File),
-    (b"branch", Shape::File),
-    (b"committer", Shape::File),
-    (b"ctl", Shape::File),
-    (b"diff", Shape::Dir),
-    (b"import", Shape::File),
-    (b"import.status", Shape::File),
-    (b"merge", Shape::File),
-    (b"meta", Shape::File),
-    (b"msg", Shape::File),
-    (b"origin", Shape::File),
-    (b"owner", Shape::File),
-    (b"parents", Shape::File),
-    (b"rw", Shape::Dir),
-    (b"state", Shape::File),
-];
-
 impl Entries {
     /// What its last merge was about, if there was one.
     fn sides(transaction: &Transaction) -> Option<Sides> {
@@ -445,7 +439,7 @@ impl entry::Folder for Entries {
 
     async fn list(&self, _: &Call) -> Result<Vec<(Vec<u8>, Shape)>> {
         let now = self.0.now().await?;
-        Ok(list(ENTRIES, now.merge.is_some()))
+        Ok(list(true, now.merge.is_some()))
     }
 
     async fn lookup(&self, at: &Dir, _: &Call, name: &[u8]) -> Result<Arc<dyn Node>> {

@@ -98,11 +98,19 @@ pub trait Folder: Send + Sync + 'static {
 /// A file that is no tree's.
 #[async_trait::async_trait]
 pub trait File: Send + Sync + 'static {
+    /// What is written to it is no content but makes something happen: it may
+    /// be emptied, which does nothing, and stays what it is.
+    fn acts(&self) -> bool {
+        false
+    }
+
     /// Bytes, as stat tells them.
-    async fn size(&self, call: &Call) -> Result<u64>;
+    async fn size(&self, _call: &Call) -> Result<u64> {
+        Ok(0)
+    }
 
     fn writable(&self) -> bool {
-        false
+        self.acts()
     }
 
     fn mtime(&self) -> i64 {
@@ -111,23 +119,40 @@ pub trait File: Send + Sync + 'static {
 
     async fn open(self: Arc<Self>, call: &Call, how: Open) -> Result<Arc<dyn Handle>>;
 
-    async fn resize(&self, _call: &Call, _size: u64) -> Result<()> {
-        Err(failure::read_only_file())
+    async fn resize(&self, _call: &Call, size: u64) -> Result<()> {
+        match (self.acts(), size) {
+            (true, 0) => Ok(()),
+            (true, _) => Err(failure::extend_command()),
+            (false, _) => Err(failure::read_only_file()),
+        }
     }
 
     async fn chmod(&self, _call: &Call, kind: Create) -> Result<()> {
         match kind {
             Create::Dir => Err(failure::directory_flag()),
+            kind if self.acts() => chmod_special(&kind),
             _ => Err(failure::read_only_file()),
         }
     }
 
     async fn remove(&self, _call: &Call) -> Result<()> {
-        Err(failure::read_only_file())
+        match self.acts() {
+            true => Err(failure::not_permitted()),
+            false => Err(failure::read_only_file()),
+        }
     }
 
     async fn sync(&self, _call: &Call) -> Result<()> {
         Ok(())
+    }
+}
+
+/// What a file that is no tree's may become: what it is.
+pub fn chmod_special(kind: &Create) -> Result<()> {
+    match kind {
+        Create::File { exec: false, .. } => Ok(()),
+        Create::Dir => Err(failure::directory_flag()),
+        _ => Err(failure::chmod_special()),
     }
 }
 

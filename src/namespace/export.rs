@@ -48,10 +48,6 @@ impl Export {
 #[async_trait::async_trait]
 impl File for Export {
     /// It is not known before it is made.
-    async fn size(&self, _: &Call) -> Result<u64> {
-        Ok(0)
-    }
-
     async fn open(self: Arc<Self>, _: &Call, _: Open) -> Result<Arc<dyn Handle>> {
         let (tree, time) = (self.find)().await?;
         let text = Text::new(&self.world, Box::new(Archive::new(tree, time)));

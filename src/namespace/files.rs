@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-use super::entry::File;
+use super::entry::{File, chmod_special};
 use super::failure;
 use super::node::{Call, Create, Handle, Open, Result};
 
@@ -297,15 +297,6 @@ impl File for Memory {
     }
 }
 
-/// What a special file may become: what it is.
-pub fn chmod_special(kind: &Create) -> Result<()> {
-    match kind {
-        Create::File { exec: false, .. } => Ok(()),
-        Create::Dir => Err(failure::directory_flag()),
-        _ => Err(failure::chmod_special()),
-    }
-}
-
 struct MemoryHandle {
     file: Arc<Memory>,
     append: bool,
@@ -432,7 +423,7 @@ impl File for Command {
         Ok(lock(&self.latest).rest.len() as u64)
     }
 
-    fn writable(&self) -> bool {
+    fn acts(&self) -> bool {
         true
     }
 
@@ -441,21 +432,6 @@ impl File for Command {
             file: self,
             state: Turn::new((Cursor::default(), None)),
         }))
-    }
-
-    async fn resize(&self, _: &Call, size: u64) -> Result<()> {
-        match size {
-            0 => Ok(()),
-            _ => Err(failure::extend_command()),
-        }
-    }
-
-    async fn chmod(&self, _: &Call, kind: Create) -> Result<()> {
-        chmod_special(&kind)
-    }
-
-    async fn remove(&self, _: &Call) -> Result<()> {
-        Err(failure::not_permitted())
     }
 }
 

@@ -19,8 +19,8 @@ use crate::model::{Kind, TreePath};
 use super::World;
 use super::entry::File;
 use super::failure;
-use super::files::{Turn, chmod_special, lock};
-use super::node::{Call, Create, Error, Handle, Open, Result};
+use super::files::{Turn, lock};
+use super::node::{Call, Error, Handle, Open, Result};
 use super::spool::Spool;
 
 /// Puts edits into a transaction. The paths written are told as they come.
@@ -106,11 +106,7 @@ impl Import {
 
 #[async_trait::async_trait]
 impl File for Import {
-    async fn size(&self, _: &Call) -> Result<u64> {
-        Ok(0)
-    }
-
-    fn writable(&self) -> bool {
+    fn acts(&self) -> bool {
         true
     }
 
@@ -118,21 +114,6 @@ impl File for Import {
         let state = Arc::new(Turn::new(State::Coming(Box::default(), 0)));
         *lock(&self.latest) = Arc::downgrade(&state);
         Ok(Arc::new(ImportHandle { file: self, state }))
-    }
-
-    async fn resize(&self, _: &Call, size: u64) -> Result<()> {
-        match size {
-            0 => Ok(()),
-            _ => Err(failure::extend_command()),
-        }
-    }
-
-    async fn chmod(&self, _: &Call, kind: Create) -> Result<()> {
-        chmod_special(&kind)
-    }
-
-    async fn remove(&self, _: &Call) -> Result<()> {
-        Err(failure::not_permitted())
     }
 
     async fn sync(&self, call: &Call) -> Result<()> {
@@ -178,18 +159,7 @@ impl Handle for ImportHandle {
         // A write that is taken back leaves an archive with a hole in it.
         *state = State::Over(Err(super::cancelled()));
         let at = at + data.len() as u64;
-        let spool = match spool.is_slow(data.len()) {
-            true => {
-                let mut spool = spool;
-                let add = move |_: &Arc<_>| spool.add(&data).map(|()| spool);
-                self.file.world.run(add).await?
-            }
-            false => {
-                let mut spool = spool;
-                spool.add(&data)?;
-                spool
-            }
-        };
+        let spool = spool.take(&self.file.world, data).await?;
         *state = State::Coming(Box::new(spool), at);
         Ok(())
     }

@@ -15,7 +15,6 @@ use tokio::sync::Notify;
 use crate::model::request::{Event, WatchQuery};
 use crate::model::text::{SinceQuery, write_event};
 use crate::model::{BranchName, EntryKind, ObjectId, TreePath};
-use crate::store::engine::HeadName;
 use crate::store::watch::{MoveLog, Seat, Watch};
 use crate::store::{self, Store, face};
 
@@ -324,7 +323,7 @@ impl Folder for SinceAll {
             Box::pin(async move {
                 world.looker.start(&world.store)?;
                 let watch = world
-                    .run(move |store| Watch::new(store.clone(), query))
+                    .run(move |store| Watch::new(store.clone(), query).map(Watch::pinned))
                     .await?;
                 Ok(Box::new(Since {
                     bell: watch.bell(),
@@ -346,13 +345,21 @@ pub struct HeadTree(pub Arc<Cell>);
 
 impl view::Root for HeadTree {
     fn now(&self, store: &Store) -> store::Result<(ObjectId, i64)> {
-        let name = HeadName::branch(&self.0.name());
-        match store.engine.head(&name)? {
-            None => Ok((store.objects.empty_tree(), 0)),
-            Some(head) => {
-                let commit = store.objects.commit(&head)?;
-                Ok((commit.tree, commit.committer.time.seconds))
-            }
+        let head = store.head(&self.0.name())?;
+        if let Some(known) = self.0.tree_of(store, head) {
+            return Ok(known);
         }
+        let Some(head) = head else {
+            return Ok((store.objects.empty_tree(), 0));
+        };
+        let commit = store.objects.commit(&head)?;
+        let time = commit.committer.time.seconds;
+        self.0.keep_tree(head, commit.tree, time);
+        Ok((commit.tree, time))
+    }
+
+    fn quick(&self, store: &Store) -> Option<(ObjectId, i64)> {
+        let head = store.quick_head(&self.0.name())?;
+        self.0.tree_of(store, head)
     }
 }

@@ -25,6 +25,7 @@ mod import;
 mod live;
 mod maintenance;
 pub mod node;
+mod operation;
 mod query;
 mod remotes;
 mod root;
@@ -41,7 +42,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use crate::metrics::metrics;
-use crate::model::{Kind, ObjectId, Signature, Time};
+use crate::model::{BranchName, Kind, ObjectId, Signature, Time};
 use crate::store::face::{self, Looker};
 use crate::store::objects::Tree;
 use crate::store::{self, Store};
@@ -85,6 +86,7 @@ impl Namespace {
             durable: durable::Held::default(),
             remotes: remotes::Remotes::default(),
             running: task::Running::default(),
+            operations: operation::Operations::default(),
             started: Time::now().seconds,
             store,
         }))
@@ -126,6 +128,8 @@ pub struct World {
     pub remotes: remotes::Remotes,
     /// Maintenance under way.
     pub running: task::Running,
+    /// What came of requests whose answer may have been lost.
+    pub operations: operation::Operations,
     connections: Mutex<BTreeMap<u64, Weak<Connection>>>,
 }
 
@@ -153,6 +157,15 @@ impl World {
             Ok(work(store))
         };
         face::run(&self.store, work).await?
+    }
+
+    /// Returns a branch's head, at once where that needs no thread to wait on.
+    pub async fn head(&self, branch: &BranchName) -> Result<Option<ObjectId>> {
+        if let Some(head) = self.store.quick_head(branch) {
+            return Ok(head);
+        }
+        let branch = branch.clone();
+        self.run(move |store| store.head(&branch)).await
     }
 
     /// Returns a tree, at once where it is in memory.

@@ -10,6 +10,9 @@ use bytes::Bytes;
 
 use crate::store;
 
+use super::World;
+use super::node::Result;
+
 /// Bytes kept in memory.
 const MEMORY: usize = 1 << 20;
 
@@ -25,13 +28,22 @@ fn failed() -> impl FnOnce(io::Error) -> store::Error {
 }
 
 impl Spool {
+    /// Adds a piece, where that may block on a thread that may.
+    pub async fn take(mut self, world: &World, piece: Bytes) -> Result<Self> {
+        if self.is_slow(piece.len()) {
+            return world.run(move |_| self.add(&piece).map(|()| self)).await;
+        }
+        self.add(&piece)?;
+        Ok(self)
+    }
+
     /// Tells whether adding this much needs a thread that may block.
-    pub fn is_slow(&self, more: usize) -> bool {
+    fn is_slow(&self, more: usize) -> bool {
         self.file.is_some() || self.memory.len() + more > MEMORY
     }
 
     /// Adds a piece. May block where [`Spool::is_slow`] says so.
-    pub fn add(&mut self, piece: &Bytes) -> store::Result<()> {
+    fn add(&mut self, piece: &Bytes) -> store::Result<()> {
         if !self.is_slow(piece.len()) {
             self.memory.extend_from_slice(piece);
             return Ok(());

@@ -100,10 +100,6 @@ impl Stream {
 
 #[async_trait::async_trait]
 impl File for Stream {
-    async fn size(&self, _: &Call) -> Result<u64> {
-        Ok(0)
-    }
-
     async fn open(self: Arc<Self>, call: &Call, _: Open) -> Result<Arc<dyn Handle>> {
         let entered = self.streams.enter()?;
         let source = (self.begin)(call).await?;
@@ -179,10 +175,6 @@ impl Records {
 
 #[async_trait::async_trait]
 impl File for Records {
-    async fn size(&self, _: &Call) -> Result<u64> {
-        Ok(0)
-    }
-
     async fn open(self: Arc<Self>, call: &Call, _: Open) -> Result<Arc<dyn Handle>> {
         let text = Text::new(&self.world, (self.ask)(call).await?);
         Ok(Arc::new(RecordsHandle(Turn::new((0, text)))))

@@ -2,11 +2,11 @@
 //! is over.
 //!
 //! Lines are kept up to a bound; progress that nobody reads is merged, and
-//! beyond the bound lines are dropped, results never. Work that has begun goes
-//! on to its end whether anybody reads or not.
+//! beyond the bound lines are dropped, results never. When its reader goes, work
+//! that heeds [`Progress::is_cancelled`] ends; other work goes on to its end.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -21,8 +21,8 @@ use crate::store::{self, Store, face};
 use super::World;
 use super::entry::File;
 use super::failure;
-use super::files::{Turn, chmod_special, lock, take};
-use super::node::{Call, Create, Error, Handle, Open, Result};
+use super::files::{Turn, lock, take};
+use super::node::{Call, Error, Handle, Open, Result};
 
 /// Lines kept for a slow reader.
 const KEPT: usize = 1024;
@@ -56,11 +56,7 @@ impl Task {
 
 #[async_trait::async_trait]
 impl File for Task {
-    async fn size(&self, _: &Call) -> Result<u64> {
-        Ok(0)
-    }
-
-    fn writable(&self) -> bool {
+    fn acts(&self) -> bool {
         true
     }
 
@@ -70,21 +66,6 @@ impl File for Task {
             state: Turn::new(State::default()),
         }))
     }
-
-    async fn resize(&self, _: &Call, size: u64) -> Result<()> {
-        match size {
-            0 => Ok(()),
-            _ => Err(failure::extend_command()),
-        }
-    }
-
-    async fn chmod(&self, _: &Call, kind: Create) -> Result<()> {
-        chmod_special(&kind)
-    }
-
-    async fn remove(&self, _: &Call) -> Result<()> {
-        Err(failure::not_permitted())
-    }
 }
 
 /// What the work tells and the reader takes.
@@ -92,6 +73,8 @@ impl File for Task {
 struct Told {
     lines: Mutex<Lines>,
     bell: Notify,
+    /// Nobody can read any more.
+    gone: AtomicBool,
 }
 
 #[derive(Default)]
@@ -138,6 +121,10 @@ impl Progress for Told {
     fn line(&self, text: &str) {
         self.tell(TaskLine::Line(text.into()));
     }
+
+    fn is_cancelled(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
 }
 
 /// Counts a task for as long as it runs.
@@ -156,6 +143,14 @@ struct State {
     /// shared with the write does no harm.
     at: Option<u64>,
     rest: Bytes,
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        if let Some(told) = &self.told {
+            told.gone.store(true, Ordering::Release);
+        }
+    }
 }
 
 struct TaskHandle {
@@ -232,5 +227,43 @@ impl Handle for TaskHandle {
             told.end(results);
         });
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::model::HashKind;
+    use crate::namespace::node::Principal;
+    use crate::namespace::{Namespace, Options};
+    use crate::store::memory::Memory;
+
+    #[tokio::test]
+    async fn work_is_told_that_its_reader_has_gone() {
+        let store = Arc::new(Store::new(Arc::new(Memory::new(HashKind::Sha1))));
+        let world = Namespace::new(store, Options::default()).0;
+        let (ended, end) = mpsc::channel();
+        let work: Work = Arc::new(move |_: &Arc<Store>, _: &[u8], progress: &dyn Progress| {
+            while !progress.is_cancelled() {
+                std::thread::yield_now();
+            }
+            let _ = ended.send(());
+            Ok(Vec::new())
+        });
+        let task = Arc::new(Task::new(&world, |_| Ok(()), work));
+        let call = Call::new(Arc::new(Principal {
+            uname: Vec::new(),
+            uid: None,
+            peer: "test".into(),
+        }));
+        let handle = task.open(&call, Open::default()).await.expect("it opens");
+        handle.write(&call, 0, "x".into()).await.expect("it begins");
+        assert_eq!(world.running.load(Ordering::Acquire), 1);
+        drop(handle);
+        let ended = tokio::task::spawn_blocking(move || end.recv_timeout(Duration::from_secs(20)));
+        assert_eq!(ended.await.expect("it does not panic"), Ok(()));
     }
 }

@@ -326,25 +326,6 @@ impl Text for Transaction {
 /// `transactions/ID`.
 struct Entries(Arc<Transaction>);
 
-/// The entries of a transaction; after a merge its three sides too.
-const ENTRIES: &[(&[u8], Shape)] = &[
-    (b"author", Shape::File),
-    (b"base", Shape::File),
-    (b"branch", Shape::File),
-    (b"committer", Shape::File),
-    (b"ctl", Shape::File),
-    (b"diff", Shape::Dir),
-    (b"import", Shape::File),
-    (b"import.status", Shape::File),
-    (b"merge", Shape::File),
-    (b"msg", Shape::File),
-    (b"origin", Shape::File),
-    (b"owner", Shape::File),
-    (b"parents", Shape::File),
-    (b"rw", Shape::Dir),
-    (b"state", Shape::File),
-];
-
 #[async_trait::async_trait]
 impl entry::Folder for Entries {
     fn key(&self) -> Option<u64> {
@@ -361,7 +342,7 @@ impl entry::Folder for Entries {
     }
 
     async fn list(&self, _: &Call) -> Result<Vec<(Vec<u8>, Shape)>> {
-        Ok(list(ENTRIES, lock(&self.0.merged).is_some()))
+        Ok(list(false, lock(&self.0.merged).is_some()))
     }
 
     async fn lookup(&self, at: &Dir, _: &Call, name: &[u8]) -> Result<Arc<dyn Node>> {

@@ -24,6 +24,9 @@ use super::{World, blob};
 pub trait Root: Send + Sync + 'static {
     /// Returns the tree as it is now, and since when. Blocks.
     fn now(&self, store: &Store) -> store::Result<(ObjectId, i64)>;
+
+    /// As [`Root::now`], where that needs no thread to wait on.
+    fn quick(&self, store: &Store) -> Option<(ObjectId, i64)>;
 }
 
 /// What a view shows, and the world it is in.
@@ -100,16 +103,24 @@ impl Viewed {
             What::Fixed(mtime) => return Ok((self.entry, *mtime)),
             What::Live(root) => root.clone(),
         };
-        let path = self.path.clone();
-        let work = move |store: &Arc<Store>| {
-            let (tree, time) = root.now(store)?;
-            let found = store.objects.lookup(&tree, &path)?;
-            match found {
-                Some(entry) => Ok((entry, time)),
-                None => Err(store::Error::NotFound(path.to_string())),
+        let store = &self.view.world.store;
+        let known = root.quick(store).and_then(|(tree, time)| {
+            let found = store.objects.cached_lookup(&tree, &self.path)?;
+            Some((found, time))
+        });
+        let (found, time) = match known {
+            Some(known) => known,
+            None => {
+                let path = self.path.clone();
+                let work = move |store: &Arc<Store>| {
+                    let (tree, time) = root.now(store)?;
+                    Ok((store.objects.lookup(&tree, &path)?, time))
+                };
+                self.view.world.run(work).await?
             }
         };
-        let (entry, time) = self.view.world.run(work).await?;
+        let missing = || store::Error::NotFound(self.path.to_string());
+        let entry = found.ok_or_else(missing)?;
         match (self.entry.mode.is_dir(), entry.mode.is_dir()) {
             (false, true) => Err(failure::is_directory(&self.path)),
             (true, false) => Err(failure::not_directory(&self.path)),

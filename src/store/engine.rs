@@ -233,6 +233,12 @@ pub trait Engine: Send + Sync + 'static {
     /// Reads one head.
     fn head(&self, name: &HeadName) -> Result<Option<ObjectId>>;
 
+    /// As [`Engine::head`], as new, where it is known so quickly that it needs
+    /// no thread to wait on. `None`: ask there.
+    fn quick_head(&self, _name: &HeadName) -> Option<Option<ObjectId>> {
+        None
+    }
+
     /// Lists the heads whose names begin with `prefix` (`refs/heads/`, or any
     /// part of a name), in order of their names.
     fn heads(&self, prefix: &str) -> Result<Heads>;

@@ -40,6 +40,9 @@ pub fn fsck(
         let name = text::quote(name).to_string();
         check.follow(&By::Ref(&name), *id, None)?;
         while let Some(next) = check.todo.pop() {
+            if progress.is_cancelled() {
+                return Err(Error::Interrupted("the check was cancelled".into()));
+            }
             check.follow(&By::Object(next.by), next.id, next.wanted)?;
         }
     }

@@ -138,6 +138,10 @@ impl Engine for Memory {
         Ok(self.state().heads.get(name).copied())
     }
 
+    fn quick_head(&self, name: &HeadName) -> Option<Option<ObjectId>> {
+        Some(self.state().heads.get(name).copied())
+    }
+
     fn heads(&self, prefix: &str) -> Result<Heads> {
         let fits =
             |(name, _): &(&HeadName, &ObjectId)| name.as_bytes().starts_with(prefix.as_bytes());

@@ -22,6 +22,7 @@ mod log;
 pub mod memory;
 pub mod merge;
 pub mod objects;
+mod pin;
 mod read;
 pub mod read_only;
 pub mod remote;
@@ -186,6 +187,7 @@ pub struct Store {
     pub objects: Arc<objects::Objects>,
     pub engine: Arc<dyn engine::Engine>,
     hub: watch::Hub,
+    transactions: transaction::Recent,
 }
 
 impl Store {
@@ -194,6 +196,7 @@ impl Store {
             objects: Arc::new(objects::Objects::new(engine.clone())),
             engine,
             hub: watch::Hub::default(),
+            transactions: transaction::Recent::default(),
         }
     }
 
@@ -222,5 +225,10 @@ impl Store {
 
     pub fn head(&self, branch: &BranchName) -> Result<Option<ObjectId>> {
         self.engine.head(&engine::HeadName::branch(branch))
+    }
+
+    /// As [`Store::head`], where that needs no thread to wait on.
+    pub fn quick_head(&self, branch: &BranchName) -> Option<Option<ObjectId>> {
+        self.engine.quick_head(&engine::HeadName::branch(branch))
     }
 }

@@ -352,21 +352,34 @@ impl Objects {
     /// Returns what stands at a path; for the root, the tree itself. A path
     /// through a file leads nowhere.
     pub fn lookup(&self, tree: &ObjectId, path: &TreePath) -> Result<Option<Entry>> {
-        let mut entry = Entry {
-            mode: Mode::DIR,
-            id: *tree,
-        };
-        for step in path.steps() {
-            if !entry.mode.is_dir() {
-                return Ok(None);
-            }
-            match self.tree(&entry.id)?.get(step) {
-                Some(next) => entry = next,
-                None => return Ok(None),
-            }
-        }
-        Ok(Some(entry))
+        descend(tree, path, |id| self.tree(id))
     }
+
+    /// As [`Objects::lookup`], where all trees on the way are in memory.
+    pub fn cached_lookup(&self, tree: &ObjectId, path: &TreePath) -> Option<Option<Entry>> {
+        descend(tree, path, |id| self.cached_tree(id).ok_or(())).ok()
+    }
+}
+
+fn descend<E>(
+    tree: &ObjectId,
+    path: &TreePath,
+    read: impl Fn(&ObjectId) -> Result<Arc<Tree>, E>,
+) -> Result<Option<Entry>, E> {
+    let mut entry = Entry {
+        mode: Mode::DIR,
+        id: *tree,
+    };
+    for step in path.steps() {
+        if !entry.mode.is_dir() {
+            return Ok(None);
+        }
+        match read(&entry.id)?.get(step) {
+            Some(next) => entry = next,
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(entry))
 }
 
 /// The failure of an object that is not what it must be.

@@ -73,6 +73,10 @@ impl Engine for ReadOnly {
         self.0.head(name)
     }
 
+    fn quick_head(&self, name: &HeadName) -> Option<Option<ObjectId>> {
+        self.0.quick_head(name)
+    }
+
     fn heads(&self, prefix: &str) -> Result<Heads> {
         self.0.heads(prefix)
     }

@@ -20,6 +20,9 @@ impl Store {
     pub fn gc(&self, dry_run: bool, progress: &dyn Progress, who: &Signature) -> Result<Collected> {
         let finished = |tx: &Transaction| matches!(tx.state, State::Committed(_));
         let dropped = self.tx_collect(Duration::MAX, dry_run, who)?;
+        if !dry_run {
+            self.drop_old_pins(who)?;
+        }
         let mut collected = self.repository()?.gc(dry_run, progress)?;
         collected.transactions = dropped.iter().filter(|tx| finished(tx)).count() as u64;
         Ok(collected)

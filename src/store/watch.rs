@@ -16,6 +16,7 @@ use crate::model::{BranchName, Change, Entry, Mode, ObjectId, TreePath};
 
 use super::engine::HeadName;
 use super::history::Chain;
+use super::pin::Pins;
 use super::{Error, Result, Store, diff, history};
 
 /// One reader of a branch.
@@ -36,6 +37,8 @@ pub struct Watch {
     deleted: bool,
     /// The present tree is to be told first.
     current: bool,
+    /// Where what it has read is to last.
+    pins: Option<Arc<Pins>>,
     seat: Seat,
 }
 
@@ -63,8 +66,16 @@ impl Watch {
             pending: VecDeque::new(),
             reset: false,
             deleted: false,
+            pins: None,
             seat,
         })
+    }
+
+    /// Keeps the commit gone past last from being collected, for as long as
+    /// this lives.
+    pub fn pinned(mut self) -> Self {
+        self.pins = Some(self.seat.keep());
+        self
     }
 
     /// Returns what to wait for once [`Watch::advance`] has nothing more.
@@ -113,6 +124,9 @@ impl Watch {
             if self.last == Some(head) {
                 // Whoever waits, perhaps for long, holds nothing.
                 self.known = diff::Known::default();
+                if let Some(pins) = &self.pins {
+                    pins.let_go();
+                }
                 return Ok(None);
             }
             // A collector may have taken what was left behind by a reset.
@@ -224,6 +238,8 @@ struct Watched {
     every: Many<Notify>,
     /// Readers of each single move.
     logs: Many<Moves>,
+    /// Readers for whom what they have read is kept.
+    kept_for: Many<Pins>,
     /// Moves told so far by who made them.
     told: u64,
     readers: usize,
@@ -236,6 +252,7 @@ impl Watched {
             root: Place::default(),
             every: Many::default(),
             logs: Many::default(),
+            kept_for: Many::default(),
             told: 0,
             readers: 0,
         }
@@ -336,6 +353,7 @@ pub struct Seat {
     store: Arc<Store>,
     branch: BranchName,
     sitting: Sitting,
+    pins: Option<Arc<Pins>>,
 }
 
 /// What a reader waits for.
@@ -384,7 +402,18 @@ impl Seat {
             store: store.clone(),
             branch: branch.clone(),
             sitting,
+            pins: None,
         })
+    }
+
+    /// Has what the reader may have read last kept from now on.
+    fn keep(&mut self) -> Arc<Pins> {
+        let pins = Pins::new(self.bell());
+        if let Some(watched) = self.store.hub.branches().get_mut(&self.branch) {
+            watched.kept_for.add(&pins);
+        }
+        self.pins = Some(pins.clone());
+        pins
     }
 
     /// Returns what rings. A ring that nobody waits for is kept for who waits next.
@@ -406,6 +435,9 @@ impl Drop for Seat {
         if watched.readers == 0 {
             branches.remove(&self.branch);
             return;
+        }
+        if let Some(pins) = &self.pins {
+            watched.kept_for.remove(pins);
         }
         match &self.sitting {
             Sitting::Every(bell) => watched.every.remove(bell),
@@ -506,14 +538,20 @@ impl Store {
                 })
                 .transpose()
             };
+            let aside = self.moved_aside(before, head);
             // Births, deaths and heads that cannot be read concern everybody.
             match (root(before), root(head)) {
-                (Ok(Some(old)), Ok(Some(new))) if !self.moved_aside(before, head) => {
+                (Ok(Some(old)), Ok(Some(new))) if !aside => {
                     if watched.root.ring(self, Some(old), Some(new)).is_err() {
                         watched.root.ring_all();
                     }
                 }
                 _ => watched.root.ring_all(),
+            }
+            if let Some(before) = before.filter(|_| aside) {
+                let readers: Vec<_> = watched.kept_for.0.values().cloned().collect();
+                drop(branches);
+                self.keep_for(&readers, &before, head.as_ref());
             }
         }
         Ok(())

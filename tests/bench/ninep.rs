@@ -47,8 +47,12 @@ impl Subjects {
 
     /// Returns clients of both, attached where the files are.
     fn clients(&self, wire: Wire) -> (Client, Option<Client>) {
+        self.clients_at(wire, &self.root)
+    }
+
+    fn clients_at(&self, wire: Wire, root: &str) -> (Client, Option<Client>) {
         let mut dk = self.dk.connect(wire);
-        dk.attach(&self.root);
+        dk.attach(root);
         let diod = self.diod.as_ref().ok().map(|diod| {
             let mut client = diod.connect(wire);
             client.attach(&diod.folder);
@@ -182,13 +186,19 @@ pub fn questions(place: &Place, report: &mut Report) {
         report.skip("ninep beside diod", why);
     }
     let rounds = place.choose(2_000, 20_000);
-    for wire in [Wire::Unix, Wire::Tcp] {
-        let (mut dk, mut diod) = subjects.clients(wire);
+    // A commit, and a branch, which is looked up at every access.
+    let (fixed, live) = (&subjects.root[..], "/branch/master/ro");
+    for (kind, root, wire) in [
+        ("", fixed, Wire::Unix),
+        ("", fixed, Wire::Tcp),
+        ("live-", live, Wire::Unix),
+    ] {
+        let (mut dk, mut diod) = subjects.clients_at(wire, root);
         let mut bare = echo(wire);
         open_all(&mut dk);
         diod.iter_mut().for_each(open_all);
         for (name, question) in QUESTIONS {
-            let name = format!("9p-{name}-{}", wire.name());
+            let name = format!("9p-{kind}{name}-{}", wire.name());
             let (mut ours, mut theirs, mut limit) =
                 (Samples::new(), Samples::new(), Samples::new());
             for _ in 0..rounds {

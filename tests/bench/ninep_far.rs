@@ -8,6 +8,7 @@ use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use datakit::client::local::Durability;
 use datakit::client::remote::{Options, Remote};
 use datakit::client::{CommitOptions, Content, Edit, Edits, FileKind};
 use datakit::model::{Identity, Signature, Time, TreePath};
@@ -24,33 +25,47 @@ use crate::report::{Need, Report, Samples, Unit};
 const DELAY: Duration = Duration::from_millis(1);
 
 /// One durable transaction, begun, written and committed: through a server on
-/// a Unix socket, and by the store itself.
+/// a Unix socket, and by the store itself. What 9P adds is the same whether the
+/// disk is waited for or not, and is lost in the disk's moods where it is: so it
+/// is measured without syncs.
 pub fn commits(place: &Place, report: &mut Report) {
+    // As that of a dk.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     let base = tree(place, 1000);
-    let (near, far) = (place.copy(&base), place.copy(&base));
-    let local = Writer::open(near.path(), Default::default());
-    let server = Serving::start(place, far);
-    let url = format!("unix://{}", server.socket().display());
-    let remote = Remote::connect(&url, Options::default());
-    let remote = local.runtime.block_on(remote).unwrap();
-    let mut bare = echo(Wire::Unix);
-    let [mut ours, mut theirs, mut turn] = [const { Samples::new() }; 3];
-    for number in 0..place.choose(100, 1000) {
-        let file = path(number * 7 % 1000, 1000);
-        ours.add(timed(|| {
-            local.runtime.block_on(transaction(&remote, &file, number));
-        }));
-        theirs.add(timed(|| {
-            let alone = transaction(&*local.client, &file, number);
-            local.runtime.block_on(alone);
-        }));
-        turn.add(timed(|| bare.turn()));
+    for (durability, option) in [
+        (Durability::None, "--durability=none"),
+        (Durability::Strict, "--durability=strict"),
+    ] {
+        let (near, far) = (place.copy(&base), place.copy(&base));
+        let local = Writer::open(near.path(), durability).client;
+        let server = Serving::start_with(place, far, &[option]);
+        let url = format!("unix://{}", server.socket().display());
+        let remote = runtime.block_on(Remote::connect(&url, Options::default()));
+        let remote = remote.unwrap();
+        let mut bare = echo(Wire::Unix);
+        let [mut ours, mut theirs, mut turn] = [const { Samples::new() }; 3];
+        for number in 0..place.choose(100, 1000) {
+            let file = path(number * 7 % 1000, 1000);
+            ours.add(timed(|| {
+                runtime.block_on(transaction(&remote, &file, number));
+            }));
+            theirs.add(timed(|| {
+                runtime.block_on(transaction(&*local, &file, number));
+            }));
+            turn.add(timed(|| bare.turn()));
+        }
+        if durability == Durability::None {
+            let added = (ours.p50() - theirs.p50()).max(0.0);
+            let peer = Some(("bare loopback", turn.p50()));
+            report.times("9p-commit-adds", added, peer, Need::AtMost(6.0));
+        } else {
+            let peer = Some(("the store itself", theirs.p50()));
+            report.times("9p-commit", ours.p50(), peer, Need::Nothing);
+        }
     }
-    let added = (ours.p50() - theirs.p50()).max(0.0);
-    let peer = Some(("bare loopback", turn.p50()));
-    report.times("9p-commit-adds", added, peer, Need::AtMost(6.0));
-    let peer = Some(("the store itself", theirs.p50()));
-    report.times("9p-commit", ours.p50(), peer, Need::Nothing);
 }
 
 async fn transaction(client: &dyn datakit::client::Client, file: &str, number: usize) {

@@ -423,3 +423,33 @@ fn tags_of_what_is_fetched_come_along() {
     let named: Vec<_> = found.iter().map(|one| text(one.remote.clone())).collect();
     assert_eq!(named, ["refs/heads/main", "refs/tags/noted"]);
 }
+
+/// Wants nothing any more.
+struct Cancelled;
+
+impl Progress for Cancelled {
+    fn begin(&self, _: &str, _: Option<u64>, _: bool) {}
+    fn advance(&self, _: u64) {}
+    fn line(&self, _: &str) {}
+    fn is_cancelled(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn what_nobody_waits_for_is_cancelled() {
+    let (here, there) = (Repo::new(), Repo::new());
+    commit(&there, "main", "a");
+    let url = there.path().to_str().unwrap();
+    let git = open(&here);
+    let specs = ["refs/heads/main:refs/heads/main".to_owned()];
+    let failed = git.fetch(url, &specs, &Cancelled).unwrap_err();
+    assert_eq!(failed.kind(), Kind::Interrupted);
+    assert_eq!(git.fetch(url, &specs, &()).unwrap().len(), 1);
+
+    commit(&here, "main", "b");
+    let store = datakit::store::Store::new(std::sync::Arc::new(git));
+    let failed = store.fsck(&Cancelled).unwrap_err();
+    assert_eq!(failed.kind(), Kind::Interrupted);
+    assert_eq!(store.fsck(&()).unwrap(), []);
+}

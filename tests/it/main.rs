@@ -70,5 +70,6 @@ mod remotes;
 mod sandbox;
 mod server;
 mod serving;
+mod serving_many;
 mod stock;
 mod wire;

@@ -96,7 +96,7 @@ impl Remote {
         make: bool,
     ) -> Result<Vec<u8>> {
         let name = Self::element(branch);
-        let what = Context::change(format!("{branch} was moved"));
+        let what = Context::change(format!("{branch} was moved"), failure::log(branch));
         self.once(what, |session| async move {
             session
                 .command("branch", &name, make, "reset", reset.write().into())

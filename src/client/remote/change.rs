@@ -1,26 +1,31 @@
 //! Changes: requests that are sent as one text to a call file.
 //!
-//! A thread where blocking is allowed prints the request, block by block,
-//! through a channel of two; this side sends the blocks with as many
-//! unanswered as the connection allows. The last block has the last line, and
-//! with it goes the read of the result, so that a small change is one round
-//! trip. Until it is sent, nothing has happened; after that a lost connection
-//! means that nobody knows.
+//! Edits may block: a thread prints them, block by block, through a channel of
+//! two; this side sends the blocks with as many unanswered as the connection
+//! allows. The last block has the last line, and with it goes the read of the
+//! result, so that a small change is one round trip. Until it is sent, nothing
+//! has happened; after that the server is asked what came of the request where
+//! its answer was lost with the connection.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
+use std::time::Instant;
 
 use bytes::Bytes;
+use futures_util::stream::{self, BoxStream, StreamExt as _};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
 use crate::client::*;
 use crate::model::Kind;
-use crate::model::text::apply::{Finish, Head, PrintError, write_edit, write_finish, write_head};
+use crate::model::text::apply::{
+    Finish, Head, Operation, Outcome, PrintError, read_outcome, write_edit, write_finish,
+    write_head,
+};
 use crate::model::text::{read_merged, take_transaction};
 use crate::ninep::client::{self as ninep, File, Ticket};
 
-use super::failure::{self, Context};
+use super::failure::{self, Context, log, status};
 use super::link::Session;
 use super::{Remote, TRIES, WHOLE, one_id};
 
@@ -28,16 +33,31 @@ use super::{Remote, TRIES, WHOLE, one_id};
 const BLOCK: usize = 256 << 10;
 
 /// Where a request goes.
-struct Call<'a> {
+#[derive(Clone)]
+struct Place {
     dir: &'static str,
     name: Vec<u8>,
     /// The directory may have to be made.
     make: bool,
     file: &'static str,
+}
+
+impl Place {
+    fn branch(branch: &BranchName, file: &'static str) -> Self {
+        Self {
+            dir: "branch",
+            name: Remote::element(branch),
+            make: true,
+            file,
+        }
+    }
+}
+
+/// What is asked for.
+struct Asked {
     head: Head,
     edits: Option<Edits>,
     finish: Finish,
-    what: &'a Context,
 }
 
 /// A block of a request; the last one completes it.
@@ -61,22 +81,18 @@ impl Remote {
         mut options: CommitOptions,
     ) -> Result<ObjectId> {
         options.author = self.author(options.author);
-        let what = Context::change(format!("{branch} was changed"));
+        let what = Context::change(format!("{branch} was changed"), log(branch));
         let head = Head {
             options,
             ..Head::default()
         };
-        let call = Call {
-            dir: "branch",
-            name: Self::element(branch),
-            make: true,
-            file: "apply",
+        let asked = Asked {
             head,
             edits: Some(edits),
             finish: Finish::Commit,
-            what: &what,
         };
-        one_id(&self.call(call).await?)
+        let place = Place::branch(branch, "apply");
+        one_id(&self.call(place, asked, &what).await?)
     }
 
     pub(super) async fn merge_branch(
@@ -86,7 +102,7 @@ impl Remote {
         mut options: MergeOptions,
     ) -> Result<Merged> {
         options.commit.author = self.author(options.commit.author);
-        let what = Context::change(format!("{theirs} was merged into {branch}"));
+        let what = Context::change(format!("{theirs} was merged into {branch}"), log(branch));
         let head = Head {
             theirs: Some(theirs),
             favour: options.favour,
@@ -94,17 +110,13 @@ impl Remote {
             options: options.commit,
             ..Head::default()
         };
-        let call = Call {
-            dir: "branch",
-            name: Self::element(branch),
-            make: true,
-            file: "merge",
+        let asked = Asked {
             head,
             edits: None,
             finish: Finish::Done,
-            what: &what,
         };
-        let text = self.call(call).await?;
+        let place = Place::branch(branch, "merge");
+        let text = self.call(place, asked, &what).await?;
         read_merged(&text).ok_or_else(|| failure::nonsense("a merge"))
     }
 
@@ -115,24 +127,23 @@ impl Remote {
         name: Option<TransactionId>,
         author: Option<Signature>,
     ) -> Result<Transaction> {
-        let what = Context::change(format!("a transaction on {branch} was begun"));
+        let what = Context::change(
+            format!("a transaction on {branch} was begun"),
+            format!("dk tx open {branch}"),
+        );
         let mut head = Head {
             from,
             name,
             ..Head::default()
         };
         head.options.author = self.author(author);
-        let call = Call {
-            dir: "branch",
-            name: Self::element(branch),
-            make: true,
-            file: "begin",
+        let asked = Asked {
             head,
             edits: None,
             finish: Finish::Done,
-            what: &what,
         };
-        transaction(&self.call(call).await?)
+        let place = Place::branch(branch, "begin");
+        transaction(&self.call(place, asked, &what).await?)
     }
 
     /// Sends a request to a transaction.
@@ -142,17 +153,18 @@ impl Remote {
         (head, edits, finish): (Head, Option<Edits>, Finish),
         what: &Context,
     ) -> Result<Vec<u8>> {
-        let call = Call {
+        let place = Place {
             dir: "tx",
             name: super::exactly(tx),
             make: false,
             file: "apply",
+        };
+        let asked = Asked {
             head,
             edits,
             finish,
-            what,
         };
-        self.call(call).await
+        self.call(place, asked, what).await
     }
 
     pub(super) async fn edit_transaction(
@@ -160,7 +172,7 @@ impl Remote {
         tx: &TransactionId,
         edits: Edits,
     ) -> Result<Transaction> {
-        let what = Context::change(format!("transaction {tx} was changed"));
+        let what = Context::change(format!("transaction {tx} was changed"), status(tx));
         let request = (Head::default(), Some(edits), Finish::Done);
         transaction(&self.apply(tx, request, &what).await?)
     }
@@ -171,7 +183,10 @@ impl Remote {
         paths: &[TreePath],
         side: Side,
     ) -> Result<Transaction> {
-        let what = Context::change(format!("conflicts of transaction {tx} were resolved"));
+        let what = Context::change(
+            format!("conflicts of transaction {tx} were resolved"),
+            status(tx),
+        );
         let head = Head {
             resolve: Some((side, paths.to_vec())),
             ..Head::default()
@@ -185,7 +200,7 @@ impl Remote {
         message: Option<Vec<u8>>,
         parents: Option<Vec<ObjectId>>,
     ) -> Result<Transaction> {
-        let what = Context::change(format!("transaction {tx} was changed"));
+        let what = Context::change(format!("transaction {tx} was changed"), status(tx));
         let mut head = Head {
             parents,
             ..Head::default()
@@ -199,7 +214,7 @@ impl Remote {
         tx: &TransactionId,
         options: CommitOptions,
     ) -> Result<ObjectId> {
-        let what = Context::change(format!("transaction {tx} was committed"));
+        let what = Context::change(format!("transaction {tx} was committed"), status(tx));
         // Asked again, a transaction that went through says so and does
         // nothing; one that is kept open would be committed once more.
         let mut tries = if options.keep { 0 } else { TRIES };
@@ -236,22 +251,51 @@ impl Remote {
         transaction(&text.await?)
     }
 
-    /// Sends a request; returns its result.
-    async fn call(&self, call: Call<'_>) -> Result<Vec<u8>> {
-        let what = call.what.clone();
+    /// Sends a request; returns its result, also where the answer was lost
+    /// and the server can be asked for it.
+    async fn call(&self, place: Place, mut asked: Asked, what: &Context) -> Result<Vec<u8>> {
         let session = self.core.session().await?;
+        let (operation, began) = (Operation::new(), Instant::now());
+        asked.head.operation = Some(operation.clone());
         let mut complete = false;
-        match send(&session, call, &mut complete).await {
+        match send(&session, &place, asked, &mut complete).await {
             Ok(result) => Ok(result),
             Err(Failed::Here(error)) => Err(error),
             Err(Failed::There(error)) if error.lost && complete => {
-                Err(self.core.unknown(&what, &error))
+                match self.outcome(&place, operation, began).await {
+                    None => Err(self.core.unknown(what, &error)),
+                    Some(None) => Err(failure::not_done(&self.core.url, &error)),
+                    Some(Some(result)) => result.map_err(Into::into),
+                }
             }
             Err(Failed::There(error)) if error.lost => {
                 Err(failure::not_done(&self.core.url, &error))
             }
-            Err(Failed::There(error)) => Err(self.core.error(&what, error)),
+            Err(Failed::There(error)) => Err(self.core.error(what, error)),
         }
+    }
+
+    /// Asks what came of a request that was sent to its end.
+    async fn outcome(&self, place: &Place, mut operation: Operation, began: Instant) -> Outcome {
+        for _ in 0..TRIES {
+            let session = self.core.session().await.ok()?;
+            operation.again = Some(began.elapsed());
+            let head = Head {
+                operation: Some(operation.clone()),
+                ..Head::default()
+            };
+            let asked = Asked {
+                head,
+                edits: None,
+                finish: Finish::Done,
+            };
+            match send(&session, place, asked, &mut false).await {
+                Ok(told) => return read_outcome(&told)?,
+                Err(Failed::There(error)) if error.lost => {}
+                Err(_) => return None,
+            }
+        }
+        None
     }
 }
 
@@ -272,14 +316,26 @@ impl From<ninep::Error> for Failed {
     }
 }
 
-async fn send(session: &Session, call: Call<'_>, complete: &mut bool) -> Result<Vec<u8>, Failed> {
+async fn send(
+    session: &Session,
+    place: &Place,
+    asked: Asked,
+    complete: &mut bool,
+) -> Result<Vec<u8>, Failed> {
     let mut opened = session
-        .open_in(call.dir, &call.name, call.make, call.file)
+        .open_in(place.dir, &place.name, place.make, place.file)
         .await?;
     let size = BLOCK.min(session.connection.unit() as usize);
-    let (sender, mut blocks) = mpsc::channel(2);
-    let (head, edits, finish) = (call.head, call.edits, call.finish);
-    let printing = spawn_blocking(move || print(sender, size, head, edits, finish));
+    let (mut blocks, printing) = match asked.edits {
+        None => (whole(&asked.head, asked.finish, size), None),
+        Some(edits) => {
+            let (sender, mut blocks) = mpsc::channel(2);
+            let (head, finish) = (asked.head, asked.finish);
+            let printing = spawn_blocking(move || print(sender, size, &head, edits, finish));
+            let blocks = stream::poll_fn(move |cx| blocks.poll_recv(cx));
+            (blocks.boxed(), Some(printing))
+        }
+    };
     let mut under_way = VecDeque::new();
     let mut at = 0;
     loop {
@@ -291,7 +347,7 @@ async fn send(session: &Session, call: Call<'_>, complete: &mut bool) -> Result<
                 }
                 continue;
             }
-            block = blocks.recv() => block,
+            block = blocks.next() => block,
         };
         let (block, last) = match block {
             Some(Block::More(block)) => (block, false),
@@ -307,6 +363,7 @@ async fn send(session: &Session, call: Call<'_>, complete: &mut bool) -> Result<
         }
     }
     // Dropping the file says that there will be no last line.
+    let printing = printing.expect("a request without edits has its last block");
     match printing.await {
         Ok(Err(Ended::Failed(error))) => Err(Failed::Here(error)),
         Ok(_) => Err(Failed::Here(Error::new(
@@ -368,12 +425,26 @@ async fn result(
     Ok(all)
 }
 
+/// Prints a request that has no edits.
+fn whole(head: &Head, finish: Finish, size: usize) -> BoxStream<'static, Block> {
+    let mut text = Vec::new();
+    let printed = write_head(&mut text, head).and_then(|()| write_finish(&mut text, finish));
+    printed.expect("memory takes it all");
+    let mut rest = Bytes::from(text);
+    let mut blocks = Vec::new();
+    while rest.len() > size {
+        blocks.push(Block::More(rest.split_to(size)));
+    }
+    blocks.push(Block::Last(rest));
+    stream::iter(blocks).boxed()
+}
+
 /// Prints a request, block by block.
 fn print(
     sender: mpsc::Sender<Block>,
     size: usize,
-    head: Head,
-    edits: Option<Edits>,
+    head: &Head,
+    edits: Edits,
     finish: Finish,
 ) -> Result<(), Ended> {
     let mut printer = Printer {
@@ -385,15 +456,13 @@ fn print(
         failed: None,
     };
     let unwanted = |_| Ended::Unwanted;
-    write_head(&mut printer.out, &head).map_err(unwanted)?;
-    if let Some(edits) = edits {
-        match edits(&mut printer) {
-            Err(Stop::Source(error)) => return Err(Ended::Failed(failure::source(error))),
-            result if result.is_err() || printer.failed.is_some() => {
-                return Err(printer.failed.take().unwrap_or(Ended::Unwanted));
-            }
-            _ => {}
+    write_head(&mut printer.out, head).map_err(unwanted)?;
+    match edits(&mut printer) {
+        Err(Stop::Source(error)) => return Err(Ended::Failed(failure::source(error))),
+        result if result.is_err() || printer.failed.is_some() => {
+            return Err(printer.failed.take().unwrap_or(Ended::Unwanted));
         }
+        _ => {}
     }
     write_finish(&mut printer.out, finish).map_err(unwanted)?;
     printer.out.finish().map_err(unwanted)

@@ -4,7 +4,7 @@ use std::error::Error as _;
 
 use crate::client::Error;
 use crate::model::failure::Failure;
-use crate::model::{Kind, ObjectId, TreePath};
+use crate::model::{BranchName, Kind, ObjectId, TransactionId, TreePath};
 use crate::ninep::client as ninep;
 
 /// What was asked for, for messages that do not say it themselves.
@@ -12,8 +12,19 @@ use crate::ninep::client as ninep;
 pub struct Context {
     /// A file of the tree.
     file: String,
-    /// What a change would have done, as a whole sentence without its end.
-    change: Option<String>,
+    /// What a change would have done, as a whole sentence without its end, and
+    /// the command that shows whether it did.
+    change: Option<(String, String)>,
+}
+
+/// The command that shows what became of a branch.
+pub fn log(branch: &BranchName) -> String {
+    format!("dk log -n 5 {branch}")
+}
+
+/// The command that shows what became of a transaction.
+pub fn status(tx: &TransactionId) -> String {
+    format!("dk tx status {tx}")
 }
 
 impl Context {
@@ -24,10 +35,10 @@ impl Context {
         }
     }
 
-    pub fn change(change: String) -> Self {
+    pub fn change(change: String, look: impl Into<String>) -> Self {
         Self {
             file: change.clone(),
-            change: Some(change),
+            change: Some((change, look.into())),
         }
     }
 }
@@ -79,11 +90,17 @@ struct Unknown(String);
 
 /// The answer to a change was lost.
 pub fn unknown(url: &str, what: &Context, error: &ninep::Error) -> Error {
-    let change = what.change.as_ref().unwrap_or(&what.file);
+    let (change, hint) = match &what.change {
+        Some((change, look)) => (
+            change,
+            format!("it may have been done: '{look}' shows whether it was"),
+        ),
+        None => (&what.file, "it may have been done: look first".into()),
+    };
     Error::Other {
         kind: Kind::Io,
         message: format!("the connection to {url} was lost, and whether {change} is not known"),
-        hint: Some("look before you try again: it may have been done".into()),
+        hint: Some(hint),
         source: Some(Box::new(Unknown(error.failure.message.clone()))),
     }
 }

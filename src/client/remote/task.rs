@@ -23,7 +23,7 @@ pub(super) async fn fetch(
     progress: &dyn Progress,
 ) -> Result<Vec<Fetched>> {
     let arguments = write_task_arguments(remote, refspecs)?;
-    let what = Context::change(format!("{remote} was fetched from"));
+    let what = Context::change(format!("{remote} was fetched from"), "dk branch list -v");
     let mut found = Vec::new();
     once(core, "fetch", arguments, &what, progress, &mut |line| {
         if let TaskLine::Fetched(fetched) = line {
@@ -41,13 +41,16 @@ pub(super) async fn push(
     progress: &dyn Progress,
 ) -> Result<()> {
     let arguments = write_task_arguments(remote, refspecs)?;
-    let what = Context::change(format!("{remote} was pushed to"));
+    let what = Context::change(
+        format!("{remote} was pushed to"),
+        format!("git ls-remote {remote}"),
+    );
     once(core, "push", arguments, &what, progress, &mut |_| ()).await
 }
 
 pub(super) async fn gc(core: &Core, dry_run: bool, progress: &dyn Progress) -> Result<Collected> {
     let arguments = if dry_run { "dry-run\n" } else { "\n" };
-    let what = Context::change("garbage was collected".into());
+    let what = Context::change("garbage was collected".into(), "dk gc --dry-run");
     let mut found = Collected::default();
     once(core, "gc", arguments.into(), &what, progress, &mut |line| {
         if let TaskLine::Collected(collected) = line {
@@ -180,7 +183,7 @@ async fn url(session: &Session, name: &[u8]) -> ninep::Result<Option<RemoteInfo>
 }
 
 pub(super) async fn add_remote(core: &Core, name: &str, url: &str) -> Result<()> {
-    let what = Context::change(format!("remote {name} was added"));
+    let what = Context::change(format!("remote {name} was added"), "dk remote list");
     let element = percent_encode(name.as_bytes(), b"");
     let session = core.session().await?;
     let add = async {

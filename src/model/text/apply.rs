@@ -6,6 +6,7 @@
 //! expect ID|0     ff-only   force   keep   empty skip|refuse   dry-run
 //! parents [ID …]                   resolve base|ours|theirs, then path PATH …
 //! theirs ID     favour base|ours|theirs     from ID     name ID
+//! operation NAME [again SECONDS]
 //!
 //! write keep|normal|exec PATH, content     append PATH, content
 //! link PATH, content     truncate SIZE PATH     mkdir PATH     rm PATH
@@ -25,9 +26,14 @@
 mod parse;
 mod print;
 
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::time::Duration;
+
 use bytes::Bytes;
 
+use crate::model::failure::Failure;
 use crate::model::request::{CommitOptions, FileKind, Side};
+use crate::model::text::{read_failure, write_failure};
 use crate::model::{Entry, ObjectId, TransactionId, TreePath};
 
 pub use parse::Parser;
@@ -51,6 +57,66 @@ pub struct Head {
     pub dry_run: bool,
     pub from: Option<ObjectId>,
     pub name: Option<TransactionId>,
+    pub operation: Option<Operation>,
+}
+
+/// What a request is known by, should its answer be lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Operation {
+    /// Letters and digits that nobody else picks.
+    pub name: String,
+    /// Nothing is to be done but to tell what came of the request of this name,
+    /// which was sent at most so long ago.
+    pub again: Option<Duration>,
+}
+
+impl Operation {
+    /// Picks a name.
+    pub fn new() -> Self {
+        let bits = || RandomState::new().build_hasher().finish();
+        Self {
+            name: format!("{:016x}{:016x}", bits(), bits()),
+            again: None,
+        }
+    }
+}
+
+impl Default for Operation {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What came of a request: nothing where it was not done and will not be. The
+/// outer nothing: that is not known.
+pub type Outcome = Option<Option<Result<Vec<u8>, Failure>>>;
+
+/// Prints an outcome: a line, and the result behind it.
+pub fn write_outcome(outcome: Outcome) -> Vec<u8> {
+    match outcome {
+        None => b"unknown\n".to_vec(),
+        Some(None) => b"never\n".to_vec(),
+        Some(Some(Ok(result))) => [b"done\n", &result[..]].concat(),
+        Some(Some(Err(failure))) => {
+            format!("failed {}\n", write_failure(&failure, LINE)).into_bytes()
+        }
+    }
+}
+
+/// Reads an outcome; nothing where it is none.
+pub fn read_outcome(text: &[u8]) -> Option<Outcome> {
+    let end = text.iter().position(|b| *b == b'\n')?;
+    let (line, rest) = (&text[..end], &text[end + 1..]);
+    Some(match line {
+        b"unknown" => None,
+        b"never" => Some(None),
+        b"done" => Some(Some(Ok(rest.to_vec()))),
+        line => {
+            let text = std::str::from_utf8(line).ok()?;
+            let failure = read_failure(text.strip_prefix("failed ")?)?;
+            Some(Some(Err(failure)))
+        }
+    })
 }
 
 /// What completes a request.

@@ -29,9 +29,6 @@ use super::progress::{Teller, relay};
 use super::temp::TempFolder;
 use super::{Git, remotes};
 
-/// Nothing interrupts a fetch but the end of the process.
-static INTERRUPT: AtomicBool = AtomicBool::new(false);
-
 /// Brings the objects behind a remote's refs into the store.
 pub(super) fn fetch(
     git: &Git,
@@ -40,7 +37,13 @@ pub(super) fn fetch(
     progress: &dyn Progress,
 ) -> Result<Vec<Advertised>> {
     crate::tls::provide();
-    let found = relay(progress, |teller| receive(git, remote, refspecs, teller))?;
+    let found = relay(progress, |teller, interrupt| {
+        receive(git, remote, refspecs, teller, interrupt)
+    });
+    if progress.is_cancelled() {
+        return Err(Error::Interrupted("the fetch was cancelled".into()));
+    }
+    let found = found?;
     git.objects.expect_change()?;
     let mut fetched = Vec::with_capacity(found.len());
     for (one, followed) in found {
@@ -69,6 +72,7 @@ fn receive(
     name: &str,
     refspecs: &[String],
     mut progress: Teller,
+    interrupt: &AtomicBool,
 ) -> Result<Vec<(Advertised, bool)>> {
     let repo = git.reopen()?;
     let (remote, branch) = remotes::find(git, &repo, name)?;
@@ -167,7 +171,7 @@ fn receive(
             Ok(pack.is_ok())
         },
         progress,
-        &INTERRUPT,
+        interrupt,
         Context {
             handshake: &mut handshake,
             transport: &mut *transport,

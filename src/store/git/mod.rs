@@ -14,6 +14,7 @@ mod fetch;
 mod folders;
 mod identity;
 mod init;
+mod known;
 mod lock;
 mod loose;
 mod moves;
@@ -194,6 +195,10 @@ impl Engine for Git {
 
     fn head(&self, name: &HeadName) -> Result<Option<ObjectId>> {
         self.refs.head(name)
+    }
+
+    fn quick_head(&self, name: &HeadName) -> Option<Option<ObjectId>> {
+        self.refs.quick_head(name)
     }
 
     fn heads(&self, prefix: &str) -> Result<Heads> {

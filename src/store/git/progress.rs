@@ -2,10 +2,11 @@
 //!
 //! gix wants a progress that lives as long as it likes, and counts in shared
 //! counters. So work runs on a thread of its own, with a [`Teller`]; the thread
-//! that waits for it reads the counters now and then and tells the caller.
+//! that waits for it reads the counters now and then and tells the caller, and
+//! asks whether the work is still wanted.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
@@ -23,11 +24,17 @@ use super::programs::counted;
 const PERIOD: Duration = Duration::from_millis(100);
 
 /// Runs `work` on a thread of its own and tells `progress` how far it has come.
-pub(super) fn relay<T: Send>(progress: &dyn Progress, work: impl FnOnce(Teller) -> T + Send) -> T {
+/// The flag is set when nobody wants the outcome any more.
+pub(super) fn relay<T: Send>(
+    progress: &dyn Progress,
+    work: impl FnOnce(Teller, &AtomicBool) -> T + Send,
+) -> T {
     let (events, inbox) = mpsc::channel();
+    let cancelled = AtomicBool::new(false);
     thread::scope(|scope| {
-        let worker = scope.spawn(move || work(Teller::new(events, String::new(), UNKNOWN)));
-        listen(progress, &inbox, || worker.is_finished());
+        let flag = &cancelled;
+        let worker = scope.spawn(move || work(Teller::new(events, String::new(), UNKNOWN), flag));
+        listen(progress, &inbox, &cancelled, || worker.is_finished());
         worker
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -35,10 +42,16 @@ pub(super) fn relay<T: Send>(progress: &dyn Progress, work: impl FnOnce(Teller) 
 }
 
 /// Tells `progress` what comes in, until nobody can or will send any more.
-fn listen(progress: &dyn Progress, inbox: &mpsc::Receiver<Event>, ended: impl Fn() -> bool) {
+fn listen(
+    progress: &dyn Progress,
+    inbox: &mpsc::Receiver<Event>,
+    cancelled: &AtomicBool,
+    ended: impl Fn() -> bool,
+) {
     let mut part: Option<(StepShared, usize)> = None;
     loop {
         let event = inbox.recv_timeout(PERIOD);
+        cancelled.store(progress.is_cancelled(), Ordering::Relaxed);
         if let Some((counter, told)) = &mut part {
             let done = counter.load(Ordering::Relaxed);
             if done > *told {
@@ -266,7 +279,7 @@ mod tests {
     #[test]
     fn what_a_server_says_is_understood_wherever_its_packets_are_cut() {
         let told = Told::default();
-        relay(&told, |mut teller| {
+        relay(&told, |mut teller, _| {
             let mut remote = teller.add_child_with_id("remote", REMOTE);
             for packet in [
                 &b"Enumerating objects: 90, done."[..],

@@ -19,6 +19,7 @@ use crate::model::{HashKind, ObjectId};
 use crate::store::engine::{Durability, HeadName, Heads};
 use crate::store::{Error, Result};
 
+use super::known::{Known, Stamp};
 use super::lock::Locks;
 use super::notice::Notice;
 use super::packed::Packed;
@@ -38,6 +39,8 @@ pub struct Refs {
     settings: OnceLock<Settings>,
     /// The last `packed-refs` read; checked at every use.
     packed: Mutex<Option<Arc<Packed>>>,
+    /// Loose refs read before; checked at every use.
+    known: Known,
     pub(super) locks: Locks,
     /// Passed once what dead processes left has been cleared away.
     pub(super) swept: Once,
@@ -84,6 +87,7 @@ impl Refs {
             read_only: writable.is_err(),
             settings: OnceLock::new(),
             packed: Mutex::new(None),
+            known: Known::default(),
             locks: Locks::new(git_dir, common_dir, durability == Durability::Strict),
             swept: Once::new(),
             turns: Turns::new(common_dir),
@@ -116,7 +120,50 @@ impl Refs {
 
     /// Reads one head; a symbolic ref is followed.
     pub fn head(&self, name: &HeadName) -> Result<Option<ObjectId>> {
-        Ok(self.resolve(name.as_bytes())?.1)
+        match self.quick_head(name) {
+            Some(head) => Ok(head),
+            None => Ok(self.resolve(name.as_bytes())?.1),
+        }
+    }
+
+    /// As [`Refs::head`], where that takes no more than a look at a file: not
+    /// for a symbolic ref, nor where `packed-refs` has to be read.
+    pub fn quick_head(&self, name: &HeadName) -> Option<Option<ObjectId>> {
+        let name = name.as_bytes();
+        let path = self.path(name);
+        match fs::symlink_metadata(&path) {
+            Ok(file) if file.is_file() => {
+                let stamp = Stamp::of(&file);
+                if let Some(id) = self.known.get(name, stamp) {
+                    return Some(Some(id));
+                }
+                let (id, stamp) = self.read_id(&path, name)?;
+                self.known.keep(name, stamp, id);
+                Some(Some(id))
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => None,
+            Ok(file) if !file.is_dir() => None,
+            _ => {
+                let path = self.packed_path();
+                let slot = self.packed.lock().unwrap_or_else(PoisonError::into_inner);
+                let packed = slot.as_ref().filter(|packed| packed.is_current(&path))?;
+                packed.find(name).ok()
+            }
+        }
+    }
+
+    /// Reads a loose ref that holds an id, with what its file looked like.
+    fn read_id(&self, path: &Path, name: &[u8]) -> Option<(ObjectId, Stamp)> {
+        let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+        let open = OpenOptions::new().read(true).custom_flags(flags).open(path);
+        let mut file = open.ok()?;
+        let stamp = Stamp::of(&file.metadata().ok()?);
+        let mut text = [0; 128];
+        let length = file.read(&mut text).ok()?;
+        match self.parse(&text[..length], name) {
+            Ok(Value::Id(id)) => Some((id, stamp)),
+            _ => None,
+        }
     }
 
     /// Lists the heads whose names begin with `prefix`, in order of their names.

@@ -27,6 +27,13 @@ impl Store {
         Ok((stored.at, transaction(stored)))
     }
 
+    /// As [`Store::transaction_with_ref`], where that needs no thread to wait on.
+    pub fn quick_transaction(&self, id: &TransactionId) -> Option<(ObjectId, Transaction)> {
+        let at = self.engine.quick_head(&HeadName::transaction(id))??;
+        let stored = self.recent(id.clone(), at)?;
+        Some((at, transaction(stored)))
+    }
+
     /// Names another author. When it was begun stays.
     pub fn tx_author(
         &self,

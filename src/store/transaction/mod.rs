@@ -30,9 +30,10 @@ use crate::store::engine::{Expected, HeadName};
 use crate::store::objects::Fresh;
 use crate::store::{Error, Result, Store, history, merge};
 
-/// How long a committed transaction still answers.
-use record::{PREFIX, Stored, id_of, random_id, transaction};
+use record::{PREFIX, Stored, id_of, transaction};
+pub use record::{Recent, random_id};
 
+/// How long a committed transaction still answers.
 pub const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 
 impl Store {

@@ -1,6 +1,9 @@
 //! A transaction as the store keeps it: reading and swapping its ref.
 
 use std::hash::{BuildHasher as _, Hasher as _};
+use std::sync::Arc;
+
+use quick_cache::sync::Cache;
 
 use crate::model::text::{Meta, read_meta, write_meta};
 use crate::model::{Commit, Entry, Mode, ObjectId, Signature, State, Transaction, TransactionId};
@@ -9,6 +12,33 @@ use crate::store::objects::{Fresh, corrupt, push_entry, write_commit};
 use crate::store::{Error, Result, Store};
 
 pub const PREFIX: &str = "refs/dk/tx/";
+
+/// Transactions as they were stored or read last, by the commit that holds
+/// them: such a commit never means anything else.
+pub struct Recent(Cache<ObjectId, Arc<(Meta, ObjectId)>>);
+
+impl Default for Recent {
+    fn default() -> Self {
+        Self(Cache::new(RECENT))
+    }
+}
+
+/// Transactions kept in memory.
+const RECENT: usize = 256;
+/// One with more conflicts, or a longer message, is read each time.
+const SMALL: usize = 4096;
+
+impl Recent {
+    fn get(&self, at: &ObjectId) -> Option<(Meta, ObjectId)> {
+        self.0.get(at).map(|known| (*known).clone())
+    }
+
+    fn keep(&self, at: ObjectId, meta: &Meta, tree: ObjectId) {
+        if meta.conflicts.len() * 256 + meta.message.len() <= SMALL {
+            self.0.insert(at, Arc::new((meta.clone(), tree)));
+        }
+    }
+}
 
 /// A transaction as stored.
 pub struct Stored {
@@ -43,7 +73,10 @@ impl Store {
         fresh: &mut Fresh,
     ) -> Result<ObjectId> {
         let hash = self.objects.hash_kind();
-        let text = fresh.add(hash, ObjectKind::Blob, write_meta(meta))?;
+        let text = write_meta(meta);
+        // What a reader of it would find.
+        let read = read_meta(&text);
+        let text = fresh.add(hash, ObjectKind::Blob, text)?;
         if *tree == self.objects.empty_tree() {
             fresh.add(hash, ObjectKind::Tree, Vec::new())?;
         }
@@ -101,7 +134,11 @@ impl Store {
             committer: who,
             message: format!("dk transaction {id} on {}\n", meta.branch).into_bytes(),
         };
-        fresh.add(hash, ObjectKind::Commit, write_commit(&commit))
+        let at = fresh.add(hash, ObjectKind::Commit, write_commit(&commit))?;
+        if let Some(meta) = read {
+            self.transactions.keep(at, &meta, *tree);
+        }
+        Ok(at)
     }
 
     pub(super) fn point(
@@ -128,6 +165,19 @@ impl Store {
     }
 
     pub(super) fn load_at(&self, id: TransactionId, at: ObjectId) -> Result<Stored> {
+        match self.recent(id.clone(), at) {
+            Some(stored) => Ok(stored),
+            None => self.read_at(id, at),
+        }
+    }
+
+    /// Returns a transaction that is in memory; never reads it.
+    pub(super) fn recent(&self, id: TransactionId, at: ObjectId) -> Option<Stored> {
+        let (meta, tree) = self.transactions.get(&at)?;
+        Some(Stored { id, at, meta, tree })
+    }
+
+    fn read_at(&self, id: TransactionId, at: ObjectId) -> Result<Stored> {
         let wrong = |why: &str| corrupt(&at, &format!("transaction {id}: {why}"));
         let root = self.objects.tree_once(&self.objects.commit(&at)?.tree)?;
         let meta = root.get(b"meta").ok_or_else(|| wrong("it has no meta"))?;
@@ -135,11 +185,12 @@ impl Store {
         let tree = tree.ok_or_else(|| wrong("it has no tree"))?.id;
         let meta = read_meta(&self.objects.blob(&meta.id)?)
             .ok_or_else(|| wrong("its meta is of another version, or damaged"))?;
+        self.transactions.keep(at, &meta, tree);
         Ok(Stored { id, at, meta, tree })
     }
 
     /// Keeps transactions out of clones and mirror pushes, before the first one.
-    pub(super) fn hide_transactions(&self) -> Result<()> {
+    pub(in crate::store) fn hide_transactions(&self) -> Result<()> {
         match self.engine.repository() {
             Some(repository) => repository.hide_refs("refs/dk"),
             None => Ok(()),

@@ -403,3 +403,45 @@ async fn a_store_that_may_not_be_written() {
     let text = walker.cat("debug/id").await.unwrap();
     assert!(text.contains("\"read_only\":true"), "{text}");
 }
+
+#[tokio::test]
+async fn what_a_reader_of_every_commit_has_read_is_not_collected() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("repo");
+    let walker = on_disk(&path);
+    let git = |arguments: &[&str]| {
+        let done = Command::new("git")
+            .current_dir(&path)
+            .args(arguments)
+            .output();
+        let done = done.unwrap();
+        assert!(done.status.success(), "{done:?}");
+        String::from_utf8(done.stdout).unwrap()
+    };
+    let one = walker.store("main", &[("a", "1")], "one").await;
+    let two = walker.store("main", &[("a", "2")], "two").await;
+    let stream = "branch/main/since/head?events&path=a";
+    let mut behind = Reader::new(&walker, stream).await;
+    behind.silent().await;
+    let gone = walker.open(stream).await.unwrap();
+    git(&["update-ref", "refs/heads/main", &one]);
+    let kept = || git(&["for-each-ref", "--format=%(parent)", "refs/dk/since"]);
+    let pinned = async {
+        while kept().trim() != two {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(pinned).await;
+    git(&["reflog", "expire", "--expire=now", "--all"]);
+    git(&["-c", "gc.cruftPacks=false", "gc", "-q", "--prune=now"]);
+    // It is told what changed since what it read last.
+    let told = behind.next().await;
+    assert!(told.contains(&format!("commit {two} reset\n")), "{told}");
+    drop((behind, gone));
+    let let_go = async {
+        while !kept().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(let_go).await;
+}

@@ -252,3 +252,80 @@ async fn live_views() {
     walker.mkdir("branch/none").await.unwrap();
     assert!(walker.ls("branch/none/ro").await.unwrap().is_empty());
 }
+
+/// What is known needs no thread: the first look tells.
+fn at_once<T>(what: impl Future<Output = T>) -> T {
+    let mut what = Box::pin(what);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match what.as_mut().poll(&mut context) {
+        std::task::Poll::Ready(value) => value,
+        std::task::Poll::Pending => panic!("it waits"),
+    }
+}
+
+#[tokio::test]
+async fn a_live_view_is_read_at_once_and_shows_what_git_did_just_now() {
+    use datakit::store::engine::Durability;
+    use datakit::store::git::Git;
+
+    use crate::stock::Repo;
+
+    let repo = Repo::new();
+    for text in ["one", "two"] {
+        repo.feed(
+            &["fast-import", "--quiet"],
+            format!(
+                "commit refs/heads/{text}\ncommitter A <a@b> 1700000000 +0000\ndata 1\nx\n\
+                 M 100644 inline d/file\ndata 3\n{text}\n"
+            )
+            .as_bytes(),
+        );
+    }
+    let git = |arguments: &[&str]| drop(repo.git(arguments));
+    git(&["update-ref", "refs/heads/main", "refs/heads/one"]);
+    let engine = Git::open(repo.path(), Durability::None, false).unwrap();
+    let walker = over(Arc::new(Store::new(Arc::new(engine))));
+    let file = walker.walk("branch/main/ro/d/file").await.unwrap();
+    let handle = file.open(&walker.call, Open::default()).await.unwrap();
+    let read = async || handle.read(&walker.call, 0, 100).await.unwrap();
+    assert_eq!(read().await, "one");
+    // Where a file says what it said, also one that is not new.
+    for _ in 0..2 {
+        assert_eq!(at_once(read()), "one");
+        at_once(file.attr(&walker.call)).unwrap();
+        at_once(walker.walk("branch/main/ro/d/file")).unwrap();
+        silent(std::future::pending::<()>()).await;
+    }
+    // Whatever git does is seen by the very next read.
+    let moves: [&[&str]; 6] = [
+        &["update-ref", "refs/heads/main", "refs/heads/two"],
+        &["update-ref", "refs/heads/main", "refs/heads/one"],
+        &["pack-refs", "--all", "--prune"],
+        &["update-ref", "refs/heads/main", "refs/heads/two"],
+        &["pack-refs", "--all", "--prune"],
+        &["update-ref", "refs/heads/main", "refs/heads/one"],
+    ];
+    let mut now = "one";
+    for round in 0..3 {
+        for arguments in moves {
+            git(arguments);
+            now = match *arguments.last().unwrap() {
+                "refs/heads/one" => "one",
+                "refs/heads/two" => "two",
+                _ => now,
+            };
+            assert_eq!(read().await, now, "{round} {arguments:?}");
+            assert_eq!(at_once(read()), now, "{round} {arguments:?}");
+        }
+        // So that what was read is kept by now.
+        silent(std::future::pending::<()>()).await;
+        assert_eq!(at_once(read()), now);
+    }
+    // Written in place, as a shell does.
+    let two = repo.git(&["rev-parse", "two"]);
+    std::fs::write(repo.path().join("refs/heads/main"), two).unwrap();
+    assert_eq!(read().await, "two");
+    git(&["update-ref", "-d", "refs/heads/main"]);
+    let gone = handle.read(&walker.call, 0, 100).await;
+    fails(gone, Kind::NotFound);
+}

@@ -271,17 +271,39 @@ fn a_change_whose_answer_is_lost_is_not_made_twice() {
             change(&scene.remote, number(7)),
             cut_once_moved(&scene, &main, Some(heads[0]))
         );
-        let error = edit.unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "the connection to test: was lost, and whether main was changed is not known"
-        );
-        assert!(error.hint().is_some());
+        assert_eq!(edit.ok(), made, "the server is asked for the answer");
         let commit = scene.local.commit(&made.unwrap()).await.unwrap();
         assert_eq!(commit.parents, heads);
         scene.remote.branches().await.unwrap();
         let now = scene.local.head(&main).await.unwrap();
         assert_eq!(now, made, "not asked for again");
+
+        // So is what went wrong with it, and what a merge came to.
+        let merge = |expect| {
+            let commit = CommitOptions {
+                expect,
+                ..CommitOptions::default()
+            };
+            let options = MergeOptions {
+                commit,
+                favour: None,
+                dry_run: false,
+            };
+            scene.remote.merge(&other, &heads[0], options)
+        };
+        scene.proxy.deaf.store(true, Ordering::SeqCst);
+        let (merged, _) = tokio::join!(merge(Expect::Unborn), cut_once_moved(&scene, &other, None));
+        assert_eq!(merged.unwrap().head, Some(heads[0]));
+        let (failed, ()) = tokio::join!(
+            async {
+                scene.proxy.lose_answer.store(true, Ordering::SeqCst);
+                merge(Expect::Unborn).await
+            },
+            tokio::task::yield_now()
+        );
+        assert_eq!(failed.unwrap_err().kind(), Kind::HeadMoved);
+        let deleted = scene.local.delete_branch(&other, MoveOptions::default());
+        deleted.await.unwrap();
 
         // Where it is seen afterwards, it was done.
         scene.proxy.deaf.store(true, Ordering::SeqCst);
@@ -292,6 +314,30 @@ fn a_change_whose_answer_is_lost_is_not_made_twice() {
             cut_once_moved(&scene, &other, None)
         );
         moved.unwrap();
+    });
+}
+
+#[test]
+fn where_nobody_knows_the_error_says_how_to_find_out() {
+    scene(async |scene| {
+        let heads = commits(&*scene.local, 1).await;
+        let main = branch("main");
+        scene.proxy.deaf.store(true, Ordering::SeqCst);
+        let (edit, _) = tokio::join!(change(&scene.remote, number(7)), async {
+            let made = cut_once_moved(&scene, &main, Some(heads[0])).await;
+            // The server is gone for good.
+            scene.proxy.down.store(true, Ordering::SeqCst);
+            made
+        });
+        let error = edit.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the connection to test: was lost, and whether main was changed is not known"
+        );
+        assert_eq!(
+            error.hint(),
+            Some("it may have been done: 'dk log -n 5 main' shows whether it was")
+        );
     });
 }
 

@@ -1,5 +1,7 @@
 //! Parses requests as they come.
 
+use std::time::Duration;
+
 use bytes::{Buf as _, Bytes};
 
 use crate::model::failure::Failure;
@@ -8,7 +10,7 @@ use crate::model::text::command::read_expect;
 use crate::model::text::{quote, read_signature, take_quoted, unquote};
 use crate::model::{Entry, Kind, Mode, ObjectId, TransactionId, TreePath};
 
-use super::{Filled, Finish, HEAD, Head, LINE, Part, Plain};
+use super::{Filled, Finish, HEAD, Head, LINE, Operation, Part, Plain};
 
 /// Takes a request in pieces.
 #[derive(Debug)]
@@ -263,6 +265,26 @@ fn side(text: &[u8]) -> Option<Side> {
     }
 }
 
+/// Reads `NAME [again SECONDS]`.
+fn operation(text: &[u8]) -> Option<Operation> {
+    /// No name is longer.
+    const LONGEST: usize = 64;
+    let (name, rest) = split(text);
+    let legal = |name: &&str| {
+        (1..=LONGEST).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric())
+    };
+    let again = match rest {
+        b"" => None,
+        rest => Some(Duration::from_secs(
+            size(rest.strip_prefix(b"again ")?).ok()?,
+        )),
+    };
+    Some(Operation {
+        name: std::str::from_utf8(name).ok().filter(legal)?.into(),
+        again,
+    })
+}
+
 /// Reads a path that is to be written.
 fn new_path(bytes: &[u8]) -> Result<TreePath, Failure> {
     TreePath::new(bytes).map_err(|refused| wrong(refused.to_string()))
@@ -391,6 +413,11 @@ fn header(head: &mut Head, word: &[u8], rest: &[u8]) -> Result<Option<()>, Failu
             let name = std::str::from_utf8(rest).ok().and_then(TransactionId::new);
             let refuse = || wrong(format!("{} is no name of a transaction", quote(rest)));
             head.name = Some(name.ok_or_else(refuse)?);
+        }
+        (b"operation", _) => {
+            let read = operation(rest);
+            let refuse = || wrong(format!("{} is no operation", quote(rest)));
+            head.operation = Some(read.ok_or_else(refuse)?);
         }
         (b"favour", _) => match side(rest) {
             Some(side) => head.favour = Some(side),

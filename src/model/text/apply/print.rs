@@ -78,6 +78,14 @@ pub fn write_head(out: &mut dyn Write, head: &Head) -> io::Result<()> {
     if let Some(name) = &head.name {
         writeln!(out, "name {name}")?;
     }
+    if let Some(operation) = &head.operation {
+        write!(out, "operation {}", operation.name)?;
+        if let Some(age) = operation.again {
+            // No younger than it is.
+            write!(out, " again {}", age.as_secs() + 1)?;
+        }
+        writeln!(out)?;
+    }
     if let Some((side, paths)) = &head.resolve {
         writeln!(out, "resolve {}", side_name(*side))?;
         for path in paths {

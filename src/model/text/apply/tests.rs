@@ -59,6 +59,7 @@ fn everything() -> (Vec<u8>, Vec<String>) {
         dry_run: true,
         from: Some(id(4)),
         name: TransactionId::new("t.1"),
+        operation: Some(Operation::new()),
     };
     let mut out = Vec::new();
     write_head(&mut out, &head).expect("memory");
