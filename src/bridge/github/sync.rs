@@ -105,6 +105,9 @@ pub struct Sync {
     /// Accounts that were listed, with the repositories the branch does not
     /// have yet.
     listed: BTreeMap<String, BTreeSet<Repo>>,
+    /// Pull requests on which a comment may be or may not: the answer was lost.
+    /// They are read before anything else is posted.
+    unsure: BTreeSet<(Repo, u64)>,
     /// What GitHub did not accept and will not, until something else is said.
     refused: Vec<(Push, api::Error)>,
     /// The last head that was no step back.
@@ -130,6 +133,7 @@ impl Sync {
             forge: Snapshot::default(),
             known: BTreeSet::new(),
             listed: BTreeMap::new(),
+            unsure: BTreeSet::new(),
             refused: Vec::new(),
             seen: None,
             checks: checks::Shown::default(),
@@ -204,6 +208,7 @@ impl Sync {
             if first {
                 asked = self.hear(events, &mut outcome).await;
             }
+            self.make_sure(&mut outcome).await;
             self.prune();
             let mut plan = self.plan(rewound);
             self.push(&mut plan, &mut outcome).await;
@@ -396,6 +401,11 @@ impl Sync {
                 Err(error) => {
                     tracing::warn!(target: "bridge", "{}: {error}", push.id());
                     plan.failed(&push, self.reader.snapshot());
+                    if let (Push::Comment(repo, number, _), api::Error::Unreachable(_)) =
+                        (&push, &error)
+                    {
+                        self.unsure.insert((repo.clone(), *number));
+                    }
                     if !error.may_pass() && !too_many {
                         self.refused.push((push.clone(), error.clone()));
                     }

@@ -173,3 +173,26 @@ async fn what_is_refused_of_a_pull_request_holds_up_nothing_else_of_it() {
     assert_eq!(world.says().await.prs[&(repo(), 1)], is);
     world.hub.assert_faithful();
 }
+
+#[tokio::test]
+async fn a_comment_whose_answer_was_lost_is_posted_once() {
+    let mut world = World::new("*:r,comment:rw").await;
+    world.hub.world().is = discussed();
+    world.follow(&["test/test"]).await;
+    world.sync().await;
+    world
+        .write(&[(&format!("{FOLDER}/mine/body"), "once")])
+        .await;
+    world.hub.world().faults = [Some(crate::github::Fault::Cut)].into();
+    assert_eq!(world.sync().await.failed.len(), 1);
+    // Nothing is posted while it cannot be told whether it is there.
+    let down = crate::github::Fault::Status(502, "Bad Gateway");
+    world.hub.world().faults = [Some(down)].into();
+    world.sync().await;
+    for _ in 0..2 {
+        assert!(world.sync().await.failed.is_empty());
+        assert_eq!(world.texts().await.len(), 4);
+    }
+    assert_eq!(world.hub.world().changes().len(), 1);
+    world.hub.assert_faithful();
+}

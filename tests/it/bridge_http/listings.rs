@@ -77,7 +77,8 @@ async fn what_a_listing_of_all_tells_is_asked_for_once() {
     // Pull requests, two of refs, the three above; reviews and statuses of each
     // pull request, and the statuses of what tags lead to.
     assert_eq!(world.hub.world().paid(), 3 + 3 + 2 * 10 + 10);
-    let (paid, heads) = (world.hub.world().paid(), world.heads().await);
+    let paid = world.hub.world().paid();
+    let heads = world.heads().await;
     world.restart();
     world.everything().await;
     assert_eq!(world.hub.world().paid(), paid, "and then for nothing");

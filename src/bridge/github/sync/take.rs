@@ -152,6 +152,15 @@ impl Sync {
         }
     }
 
+    /// Reads the pull requests again on which a comment may be already.
+    pub(super) async fn make_sure(&mut self, outcome: &mut Outcome) {
+        for (repo, number) in std::mem::take(&mut self.unsure) {
+            if self.known.contains(&repo) {
+                self.look(&repo, number, outcome).await;
+            }
+        }
+    }
+
     /// Reads the statuses of a commit that is new.
     async fn arrive(&mut self, repo: &Repo, sha: &str, outcome: &mut Outcome) {
         if self.forge.commits.contains(&(repo.clone(), sha.into())) {
