@@ -63,6 +63,9 @@ const AFTER: &str = "Running:
 When it follows the store, a line 'dk: testing N projects of STORE' is on standard error, and READY=1 is sent to systemd.
 A store that cannot be reached is tried again for ever.
 
+Steps:
+Whatever a step starts ends with it, also where this process is killed. What holds for its supervisor, with and without root, is in dk-ci(5). What killed engines left (folders, processes, containers) is cleared away at the start.
+
 Signals:
   SIGTERM, SIGINT\tstop all steps, to be begun again by the next engine, and exit with status 0; a second one ends it at once
   SIGHUP\topen the log file anew
