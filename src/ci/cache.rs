@@ -145,6 +145,17 @@ async fn done(
     })
 }
 
+/// What a result branch has of one build, and not of the next.
+const OF_ONE: &[&str] = &[
+    layout::LOG,
+    layout::LOG_PARTS,
+    layout::FAILURE,
+    layout::CANCELLED,
+    layout::VALUE,
+    layout::REBUILD_REQUESTED,
+    layout::CANCEL_REQUESTED,
+];
+
 /// Opens a branch for a build: what was there is no result any more. `first` is
 /// the beginning of the log. Fails with [`Kind::HeadMoved`] if the branch is
 /// not as it was found.
@@ -156,15 +167,7 @@ pub async fn begin(
     build: &Build,
     first: &[u8],
 ) -> Result<ObjectId> {
-    let mut puts = stand.without(&[
-        layout::LOG,
-        layout::LOG_PARTS,
-        layout::FAILURE,
-        layout::CANCELLED,
-        layout::VALUE,
-        layout::REBUILD_REQUESTED,
-        layout::CANCEL_REQUESTED,
-    ]);
+    let mut puts = stand.without(OF_ONE);
     puts.push(files::put(layout::KEY, key));
     puts.push(files::put(layout::BUILD, json(build)));
     puts.push(files::put(layout::log_part(0), first));
@@ -207,16 +210,8 @@ pub async fn finish(client: &dyn Client, branch: &BranchName, end: End<'_>) -> R
         let stand = load(client, branch).await?;
         let failed = end.outcome.state != State::Success;
         let text = &end.outcome.descr;
-        let mut puts = stand.without(&[
-            layout::LOG,
-            layout::LOG_PARTS,
-            layout::FAILURE,
-            layout::CANCELLED,
-            layout::VALUE,
-            // Whoever asked for another build meanwhile has this one.
-            layout::REBUILD_REQUESTED,
-            layout::CANCEL_REQUESTED,
-        ]);
+        // Whoever asked for another build meanwhile has this one.
+        let mut puts = stand.without(OF_ONE);
         let message = match (end.cancelled, failed) {
             (true, _) => {
                 puts.push(files::put(layout::CANCELLED, text.as_str()));

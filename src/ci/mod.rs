@@ -146,11 +146,16 @@ pub trait Runner: Send + Sync {
     async fn run(&self, job: Job, log: Arc<dyn LogSink>, stop: Stop) -> Ended;
 
     /// Returns what an image's name stands for now, for the key of a result:
-    /// its digest where that can be known, else the name.
-    async fn image(&self, name: &str) -> String {
-        name.to_owned()
+    /// its digest where that can be known, else the name. Nothing: it is being
+    /// fetched, and `done` is called when that has come to an end.
+    async fn image(&self, name: &str, done: Done) -> Option<String> {
+        drop(done);
+        Some(name.to_owned())
     }
 }
+
+/// What is called, once, when something that was waited for is there.
+pub type Done = Box<dyn FnOnce() + Send>;
 
 /// The log of one build. Memory does not grow with it.
 #[async_trait::async_trait]

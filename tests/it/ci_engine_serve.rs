@@ -1,5 +1,6 @@
 //! `dk ci serve` with real processes: from a push to a status and a log.
 
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Child, Stdio};
 
 use crate::sandbox::{Sandbox, eventually};
@@ -60,7 +61,7 @@ fn world(config: &str) -> (Sandbox, Daemon) {
     sandbox.git(["init", "-q", "--bare", "app.git"]);
     sandbox.git(["init", "-q", "-b", "master", "work"]);
     sandbox.write("ci.toml", config);
-    let bridge = Daemon::new(&sandbox, &["bridge", "local", "me/app:app.git"]);
+    let bridge = Daemon::new(&sandbox, &["bridge", "local", "me/app:app.git", "--tags"]);
     (sandbox, bridge)
 }
 
@@ -142,6 +143,51 @@ fn a_push_becomes_a_status_and_a_log() {
     let branches = sandbox.ok(["branch"]);
     assert!(!branches.contains("dk-ci-lease"), "{branches}");
     sandbox.git(["-C", "db.git", "fsck", "--strict"]);
+}
+
+/// Reads a page.
+fn get(at: &str, path: &str) -> String {
+    let mut stream = std::net::TcpStream::connect(at).unwrap();
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn a_push_becomes_a_page() {
+    let (sandbox, _bridge) = world(CONFIG);
+    let secrets = ["--secrets-dir", "secrets"];
+    let add = ["ci", "user", "add", "admin", "--password-file", "-"];
+    sandbox.ok_with("correct horse\n", [&add[..], &secrets].concat());
+    let words = [&SERVE[..], &secrets, &["--web", "127.0.0.1:0"]].concat();
+    let mut engine = sandbox.command(words).stderr(Stdio::piped()).spawn();
+    let mut said = BufReader::new(engine.as_mut().unwrap().stderr.take().unwrap()).lines();
+    let engine = Daemon(engine.unwrap());
+    let at = said.find_map(|line| {
+        let line = line.unwrap();
+        let at = line.strip_prefix("dk: page at http://")?;
+        Some(at.trim_end_matches('/').to_owned())
+    });
+    let at = at.unwrap();
+    // Whatever else it says is read, too, so that it need not wait.
+    let rest = std::thread::spawn(move || said.map_while(Result::ok).count());
+    let one = push(&sandbox, "good");
+    status(&sandbox, &one, "test", "success");
+    let link = eventually("the page", || {
+        let page = get(&at, "/me/app/ref/heads/master");
+        let mut links = page.split('"').filter(|_| page.contains(&one));
+        let log = links.find(|link| link.starts_with("/log/saved/dk-step-build-of-"));
+        log.map(str::to_owned)
+    });
+    let log = get(&at, &link);
+    assert!(log.contains("building"), "{log}");
+    assert_eq!(engine.end(), Some(0));
+    rest.join().unwrap();
 }
 
 #[test]
@@ -243,5 +289,102 @@ fn a_store_far_away_may_be_gone_for_a_while() {
     let _second = server();
     status(&sandbox, &two, "build", "success");
     status(&sandbox, &two, "test", "failure");
+    assert_eq!(engine.end(), Some(0));
+}
+
+/// Says what GitHub's bridge would of a pull request to master.
+fn pull_request(sandbox: &Sandbox, number: u32, head: &str, from: &str) {
+    for (name, text) in [
+        ("base", "master"),
+        ("head-repo", from),
+        ("state", "open"),
+        ("title", "A change"),
+        ("owner", "eve"),
+        ("head", head),
+    ] {
+        let path = format!("github-metadata:me/app/pr/{number}/{name}");
+        sandbox.ok_with(format!("{text}\n"), ["put", &path]);
+    }
+}
+
+/// Has an engine follow a repository that is fetched from: branches, tags and
+/// pull requests, of which one comes from elsewhere.
+fn follow(url: impl FnOnce(&Sandbox) -> String) {
+    let (sandbox, _bridge) = world(CONFIG);
+    let url = url(&sandbox);
+    sandbox.write("ci.toml", CONFIG.replace("app.git", &url));
+    let engine = Daemon::new(&sandbox, &SERVE);
+    let one = push(&sandbox, "good");
+    status(&sandbox, &one, "test", "success");
+    let two = push(&sandbox, "bad");
+    status(&sandbox, &two, "test", "failure");
+    // A branch that went back and elsewhere, and a tag with a note.
+    let git = |words: &[&str]| sandbox.git([&["-C", "work"], words].concat());
+    git(&["reset", "-q", "--hard", &one]);
+    sandbox.write("work/src", "good again");
+    git(&["commit", "-qam", "again"]);
+    git(&["tag", "-m", "a note", "v1"]);
+    git(&["push", "-qf", "../app.git", "master", "v1"]);
+    let three = git(&["rev-parse", "HEAD"]).trim().to_owned();
+    status(&sandbox, &three, "test", "success");
+    eventually("the tag", || {
+        let told = sandbox.dk(["ci", "status", "me/app/tags/v1"]);
+        told.contains("success").then_some(())
+    });
+    // Pull requests, as GitHub has them.
+    for (number, from) in [(7, "me/app"), (8, "eve/app")] {
+        sandbox.write("work/src", format!("good {number}"));
+        git(&["commit", "-qam", "change"]);
+        let head = git(&["rev-parse", "HEAD"]).trim().to_owned();
+        git(&[
+            "push",
+            "-q",
+            "../app.git",
+            &format!("HEAD:refs/pull/{number}/head"),
+        ]);
+        pull_request(&sandbox, number, &head, from);
+        if from != "me/app" {
+            status(&sandbox, &head, "test", "pending");
+            let target = format!("me/app/pr/{number}");
+            let told = sandbox.ok(["ci", "status", &target]);
+            assert!(told.contains("Waiting for approval"), "{told}");
+            sandbox.ok(["ci", "approve", &target, "--commit", &head]);
+        }
+        status(&sandbox, &head, "test", "success");
+    }
+    assert_eq!(engine.end(), Some(0));
+}
+
+#[test]
+fn a_source_may_be_the_url_of_files() {
+    follow(|sandbox| format!("file://{}", sandbox.join("app.git").display()));
+}
+
+#[test]
+#[cfg(feature = "https")]
+fn a_source_may_be_at_a_server() {
+    let mut server = None;
+    follow(|sandbox| {
+        let (running, port) = crate::fetching::http_server(sandbox.path()).expect("python3");
+        server = Some(running);
+        format!("http://127.0.0.1:{port}/app.git")
+    });
+}
+
+#[test]
+fn a_source_that_cannot_be_reached_is_told_and_tried_again() {
+    let (sandbox, _bridge) = world(CONFIG);
+    let url = format!("file://{}", sandbox.join("moved.git").display());
+    sandbox.write("ci.toml", CONFIG.replace("app.git", &url));
+    let engine = Daemon::new(&sandbox, &SERVE);
+    let one = push(&sandbox, "good");
+    status(&sandbox, &one, "test", "failure");
+    let told = sandbox.ok(["ci", "status", "me/app/heads/master"]);
+    assert!(told.contains(&format!("Cannot fetch {one}: ")), "{told}");
+    // Whoever begins anew does not remember that it failed.
+    assert_eq!(engine.end(), Some(0));
+    sandbox.git(["clone", "-q", "--mirror", "app.git", "moved.git"]);
+    let engine = Daemon::new(&sandbox, &SERVE);
+    status(&sandbox, &one, "test", "success");
     assert_eq!(engine.end(), Some(0));
 }

@@ -19,6 +19,7 @@ mod containers;
 mod ending;
 mod sandboxed;
 mod secrets;
+mod unprivileged;
 
 /// A machine with a folder of its own, and a store.
 pub struct World {

@@ -243,7 +243,7 @@ fn fetching_tells_how_far_it_is() {
 }
 
 /// A server of the test's own, ended with it.
-struct Server(Child);
+pub struct Server(Child);
 
 impl Drop for Server {
     fn drop(&mut self) {
@@ -372,7 +372,7 @@ fn fetching_speaks_http() {
 }
 
 #[cfg_attr(not(feature = "https"), allow(dead_code))]
-fn http_server(base: &Path) -> Option<(Server, u16)> {
+pub fn http_server(base: &Path) -> Option<(Server, u16)> {
     let mut child = Command::new("python3")
         .args(["-c", HTTP_SERVER])
         .arg(base)

@@ -244,6 +244,21 @@ fn who(text: &str) -> Result<Who, String> {
     ))
 }
 
+/// Returns where people see a repository of GitHub's.
+fn at_github(source: &str) -> Option<String> {
+    let (authority, path) = match source.split_once("://") {
+        Some((_, rest)) => rest.split_once('/')?,
+        None => source.split_once(':')?,
+    };
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    let host = host.split(':').next().unwrap_or_default();
+    let path = path.trim_matches('/');
+    let path = path.strip_suffix(".git").unwrap_or(path);
+    let repo: Repo = path.parse().ok()?;
+    host.eq_ignore_ascii_case("github.com")
+        .then(|| format!("https://github.com/{repo}"))
+}
+
 /// Reads a project; nothing if it cannot even be named.
 fn project(
     faults: &mut Faults<'_>,
@@ -263,6 +278,21 @@ fn project(
             format!("{source:?} is no URL and no path"),
         );
     }
+    let browse = match &table.browse {
+        None => at_github(source),
+        Some(url) => {
+            let web = ["https://", "http://"]
+                .iter()
+                .any(|scheme| url.get().starts_with(scheme));
+            if !web {
+                faults.add(
+                    url.span(),
+                    format!("{:?} is not the address of a page", url.get()),
+                );
+            }
+            Some(url.get().trim_end_matches('/').to_owned())
+        }
+    };
     for (name, table) in &table.step.0 {
         refuse_pool(faults, name, table.get(), pools);
     }
@@ -324,6 +354,7 @@ fn project(
     }
     Some(Project {
         source: source.clone(),
+        browse,
         targets: targets(
             faults,
             table.targets.as_ref(),

@@ -65,6 +65,8 @@ pub(super) struct ProjectTable {
     pub repo: At<String>,
     /// Where its commits come from: a URL or a path
     pub source: At<String>,
+    /// Where people see it, with paths as GitHub has them. Default: GitHub, if the source is there
+    pub browse: Option<At<String>>,
     /// Patterns of targets. Default: heads/**, tags/**, pr/*
     pub targets: Option<OneOrMore<String>>,
     /// Branches on the front page. Default: master

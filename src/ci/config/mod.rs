@@ -85,6 +85,8 @@ pub struct Project {
     pub repo: Repo,
     /// Where its commits come from: a URL, or a path.
     pub source: String,
+    /// Where people see it, with paths as GitHub has them; no slash at the end.
+    pub browse: Option<String>,
     pub targets: Targets,
     /// Branches on the front page.
     pub dashboards: Vec<String>,

@@ -60,6 +60,42 @@ step.build.pool = "heavy"
 "#;
 
 #[test]
+fn a_repository_at_github_is_seen_there() {
+    let browse = |source: &str, more: &str| {
+        let text =
+            format!("[[project]]\nrepo = 'a/b'\nsource = '{source}'\nsteps-from = 'x'\n{more}");
+        engine(&text).map(|config| config.projects[0].browse.clone())
+    };
+    for source in [
+        "https://github.com/me/app.git",
+        "https://token@github.com/me/app/",
+        "ssh://git@GitHub.com:22/me/app.git",
+        "git@github.com:me/app",
+    ] {
+        let at = browse(source, "").expect("legal");
+        assert_eq!(at.as_deref(), Some("https://github.com/me/app"), "{source}");
+    }
+    for source in [
+        "../app.git",
+        "/srv/github.com/me/app",
+        "https://example.org/github.com/me/app.git",
+        "https://github.com.example.org/me/app",
+        "https://github.com/me",
+    ] {
+        assert_eq!(browse(source, ""), Ok(None), "{source}");
+    }
+    let named = browse("../app.git", "browse = 'https://git.example.org/me/app/'");
+    let named = named.expect("legal");
+    assert_eq!(named.as_deref(), Some("https://git.example.org/me/app"));
+    let script = browse("../app.git", "browse = 'javascript:alert(1)'");
+    let told = script.expect_err("illegal").to_string();
+    assert!(
+        told.contains("5:10: \"javascript:alert(1)\" is not the address of a page"),
+        "{told}"
+    );
+}
+
+#[test]
 fn a_whole_file_is_read() {
     let config = engine(ENGINE).expect("legal");
     assert_eq!(config.metadata_branch.to_string(), "github-metadata");

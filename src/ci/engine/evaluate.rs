@@ -14,7 +14,7 @@ use crate::ci::engine::source::{Fetched, chain};
 use crate::ci::history::{self, Record};
 use crate::ci::key::{Domain, Key, Tree, digest_of};
 use crate::ci::layout::{self, Logs, Outcome, Output, Place, State, Target};
-use crate::ci::{Placed, files, term};
+use crate::ci::{Done, Placed, files, term};
 use crate::client::{At, Result};
 use crate::forge::{Id, Pr, Repo, Sha, Snapshot};
 use crate::model::{BranchName, ObjectId, TreePath};
@@ -206,16 +206,18 @@ impl<'a> Evaluation<'a> {
         }
     }
 
+    /// Returns what has this target evaluated again.
+    fn done(&self) -> Done {
+        let (shared, target) = (self.shared.clone(), self.subject.target.clone());
+        Box::new(move || shared.tell_target(&target))
+    }
+
     /// Returns a commit's tree; else what to say meanwhile.
     async fn tree(&mut self, from: &Target, sha: &Sha) -> Result<Tree, Outcome> {
         let Some(commit) = ObjectId::from_hex(sha.as_bytes()) else {
             return Err(Outcome::failure(format!("{sha} is not a commit's id")));
         };
-        let done = {
-            let (shared, target) = (self.shared.clone(), self.subject.target.clone());
-            move || shared.tell_target(&target)
-        };
-        match self.shared.fetches.get(from, sha, done).await {
+        match self.shared.fetches.get(from, sha, self.done()).await {
             Fetched::Ready(client) => Ok(Tree::new(client, commit)),
             Fetched::Waits => Err(Outcome::pending(format!("Fetching {sha}"))),
             Fetched::Failed(why) => {
@@ -422,14 +424,21 @@ impl<'a> Evaluation<'a> {
         cell: &Cell,
         frame: &Frame,
     ) -> Result<(Option<BranchName>, Answer)> {
+        let mut image = None;
+        if let Some(name) = &cell.image {
+            image = self.shared.runner.image(name, self.done()).await;
+            if image.is_none() {
+                let waits = Outcome::pending(format!("Pulling {name}"));
+                return Ok((None, told(waits)));
+            }
+        }
         let mut env = step.variables(cell);
         env.extend(frame.env.clone());
         let mut key = Key::new(&cell.name, &self.domain(trust));
         key.script(&step.run);
         key.variables(&env);
         key.outputs(&cell.outputs);
-        if let Some(image) = &cell.image {
-            let digest = self.shared.runner.image(image).await;
+        if let Some(digest) = image {
             key.part("image", digest_of(digest.as_bytes()));
         }
         if trust == Trust::Sandbox {
@@ -446,17 +455,7 @@ impl<'a> Evaluation<'a> {
             Err(error) => {
                 self.verdict.again = true;
                 let text = format!("Cannot read {}: {}", tree.commit, chain(&error));
-                let output = Output {
-                    result: Outcome::failure(text),
-                    logs: Logs::None,
-                };
-                return Ok((
-                    None,
-                    Answer {
-                        output,
-                        value: None,
-                    },
-                ));
+                return Ok((None, told(Outcome::failure(text))));
             }
         };
         key.inputs(&inputs);
@@ -534,6 +533,17 @@ impl<'a> Evaluation<'a> {
             }
         };
         Ok(tested.and_then(|sha| ObjectId::from_hex(sha.as_bytes())))
+    }
+}
+
+/// The answer for a cell that has no build.
+fn told(result: Outcome) -> Answer {
+    Answer {
+        output: Output {
+            result,
+            logs: Logs::None,
+        },
+        value: None,
     }
 }
 

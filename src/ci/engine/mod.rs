@@ -392,6 +392,7 @@ impl Engine {
         if self.upkeep.is_some_and(|at| now < at) {
             return;
         }
+        while self.watches.try_join_next().is_some() {}
         // The first round has enough to do.
         if self.upkeep.replace(now + UPKEEP).is_some() {
             let projects = self.config.projects.iter();

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::ci::engine::results::lock;
-use crate::ci::{Sources, Target};
+use crate::ci::{Done, Sources, Target};
 use crate::client::{self, Client};
 use crate::forge::{Repo, Sha};
 
@@ -25,14 +25,11 @@ const REMEMBERED: usize = 4096;
 
 type Answer = Option<Result<Arc<dyn Client>, (String, Instant)>>;
 
-/// What is called when a commit is there, or cannot be had.
-type Waiting = Box<dyn FnOnce() + Send>;
-
 /// A commit that was asked for.
 #[derive(Clone)]
 struct Asked {
     answer: watch::Receiver<Answer>,
-    waiting: Arc<Mutex<Vec<Waiting>>>,
+    waiting: Arc<Mutex<Vec<Done>>>,
 }
 
 /// What was asked for, and what came of it.
@@ -61,16 +58,11 @@ impl Fetches {
 
     /// Returns a client that holds the commit. Where that takes longer, `done`
     /// is called when it is there, or cannot be had.
-    pub(super) async fn get(
-        &self,
-        from: &Target,
-        sha: &Sha,
-        done: impl FnOnce() + Send + 'static,
-    ) -> Fetched {
+    pub(super) async fn get(&self, from: &Target, sha: &Sha, done: Done) -> Fetched {
         let mut asked = self.ask(from, sha);
         let waited = asked.answer.wait_for(Option::is_some);
         if tokio::time::timeout(MOMENT, waited).await.is_err() {
-            lock(&asked.waiting).push(Box::new(done));
+            lock(&asked.waiting).push(done);
         }
         // It may have come just now.
         match &*asked.answer.borrow() {
@@ -106,7 +98,7 @@ impl Fetches {
             known.retain(|_, asked| asked.answer.borrow().is_none());
         }
         let (sender, answer) = watch::channel(None);
-        let waiting: Arc<Mutex<Vec<Waiting>>> = Arc::default();
+        let waiting: Arc<Mutex<Vec<Done>>> = Arc::default();
         let asked = Asked {
             answer,
             waiting: waiting.clone(),

@@ -1,6 +1,10 @@
-//! All descendants of this process, orphans included.
+//! All processes of a job: the descendants of this process, orphans included,
+//! and those whose variables name the folder of a job that lost its
+//! supervisor.
 
 use std::io;
+use std::path::Path;
+use std::time::Duration;
 
 use rustix::process::Signal;
 
@@ -11,6 +15,7 @@ mod found {
     use std::collections::BTreeMap;
     use std::fs;
     use std::io;
+    use std::path::Path;
 
     use rustix::process::{Pid, getpid};
 
@@ -55,6 +60,26 @@ mod found {
             .collect()
     }
 
+    /// Returns the processes one of whose variables names a file below a folder.
+    /// (What they set later is not seen, nor what other users run.)
+    pub fn marked(folder: &Path) -> Vec<Pid> {
+        let mut mark = vec![b'='];
+        mark.extend(folder.as_os_str().as_encoded_bytes());
+        mark.push(b'/');
+        let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let marked = processes.filter_map(|process| {
+            let number = process.file_name().to_str()?.parse::<i32>().ok()?;
+            let variables = fs::read(process.path().join("environ")).ok()?;
+            let mut variables = variables.split(|byte| *byte == 0);
+            let found = variables.any(|variable| {
+                let value = variable.iter().position(|byte| *byte == b'=');
+                value.is_some_and(|at| variable[at..].starts_with(&mark))
+            });
+            Pid::from_raw(number).filter(|pid| found && *pid != getpid())
+        });
+        marked.collect()
+    }
+
     /// Reads the parent, and whether it lives, from what proc_pid_stat(5) describes.
     fn read(stat: &[u8]) -> Option<(i32, bool)> {
         let name_end = stat.iter().rposition(|b| *b == b')')?;
@@ -66,6 +91,8 @@ mod found {
 
     #[cfg(test)]
     mod tests {
+        use rustix::process::Signal;
+
         use super::*;
 
         #[test]
@@ -73,6 +100,35 @@ mod found {
             assert_eq!(read(b"7 (a) Z 1 (b)) S 12 7 7"), Some((12, true)));
             assert_eq!(read(b"7 (a) Z 12 7 7"), Some((12, false)));
             assert_eq!(read(b"7"), None);
+        }
+
+        #[test]
+        fn a_process_is_known_by_the_folder_it_was_given() {
+            let folder = tempfile::tempdir().expect("a folder");
+            let start = |tmp: &str| {
+                let mut command = std::process::Command::new("sleep");
+                let tmp = folder.path().join(tmp);
+                command
+                    .arg("1000")
+                    .env("TMPDIR", tmp)
+                    .spawn()
+                    .expect("sleep runs")
+            };
+            let (mut mine, mut other) = (start("job-1/tmp"), start("job-10/tmp"));
+            let marked = || marked(&folder.path().join("job-1"));
+            let pid = Pid::from_child(&mine);
+            // It is known from the moment it runs what it was told to.
+            while marked().is_empty() {
+                std::thread::yield_now();
+            }
+            assert_eq!(marked(), [pid]);
+            super::super::end_marked(&folder.path().join("job-1"));
+            let status = mine.wait().expect("it ended");
+            let signal = std::os::unix::process::ExitStatusExt::signal(&status);
+            assert_eq!(signal, Some(Signal::KILL.as_raw()));
+            assert!(matches!(other.try_wait(), Ok(None)));
+            other.kill().expect("it runs");
+            other.wait().expect("it ended");
         }
     }
 }
@@ -83,11 +139,16 @@ mod found {
     //! groups of the commands is found.
 
     use std::io;
+    use std::path::Path;
 
     use rustix::process::Pid;
 
     pub fn adopt() -> io::Result<()> {
         Ok(())
+    }
+
+    pub fn marked(_: &Path) -> Vec<Pid> {
+        Vec::new()
     }
 
     pub fn living() -> Vec<Pid> {
@@ -141,5 +202,20 @@ pub(super) fn signal(signal: Signal) {
             // One that is stopped would not hear of it.
             let _ = rustix::process::kill_process(process, Signal::CONT);
         }
+    }
+}
+
+/// Kills what is known of a job by its variables only, for as long as there is
+/// more of it, but a second at most.
+pub(super) fn end_marked(folder: &Path) {
+    for _ in 0..100 {
+        let marked = found::marked(folder);
+        if marked.is_empty() {
+            return;
+        }
+        for process in marked {
+            let _ = rustix::process::kill_process(process, Signal::KILL);
+        }
+        std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -30,7 +30,7 @@ use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 use super::logs::{Masked, Secrets};
-use super::{Ended, Job, LogSink, Outputs, Runner, Script, Stop};
+use super::{Done, Ended, Job, LogSink, Outputs, Runner, Script, Stop};
 use crate::model::text::quote_always;
 
 mod checkout;
@@ -86,8 +86,11 @@ const NAMESPACE: [&str; 5] = ["unshare", "--pid", "--fork", "--kill-child", "--m
 impl Machine {
     /// Makes ready to run jobs, and removes what killed engines left.
     pub fn new(options: Options) -> Self {
-        scratch::sweep(&options.scratch);
         let containers = Containers::new(path_of(&options.env));
+        scratch::sweep(&options.scratch, |folder| {
+            family::end_marked(folder);
+            containers.sweep(folder);
+        });
         Self {
             options,
             containers,
@@ -139,7 +142,16 @@ impl Machine {
         let place = self.place(job, &folder).await?;
         let mut supervised = self.start(job, &folder, &place).await?;
         let event = commands(job, &place, &mut supervised, log, stop).await;
-        supervised.end(log).await;
+        if !supervised.end(log).await {
+            // It was killed: what it had adopted is nobody's child here.
+            let path = folder.path().to_owned();
+            let ended = blocking(move || {
+                family::end_marked(&path);
+                Ok::<_, String>(())
+            });
+            ended.await?;
+            self.containers.remove(folder.path()).await;
+        }
         if let Some(ended) = event {
             return Ok(ended);
         }
@@ -162,13 +174,15 @@ impl Machine {
             env.retain(|(known, _)| known != name);
             env.push((name.to_owned(), value));
         };
-        let contained = job.image.is_some();
-        if contained || !job.sandbox {
+        if !job.sandbox {
             for (name, value) in &self.options.env {
                 set(name, value.clone());
             }
         }
-        let (tree, home, tmp, run) = if job.sandbox && !contained {
+        if let Some(image) = &job.image {
+            return self.contained(job, image, folder).await;
+        }
+        let (tree, home, tmp, run) = if job.sandbox {
             set("PATH".as_ref(), sandbox::PATH.into());
             let inside = |path: &str| PathBuf::from(path);
             (
@@ -186,45 +200,66 @@ impl Machine {
         }
         set("TMPDIR".as_ref(), tmp.into_os_string());
         set(CI.0.as_ref(), CI.1.into());
-        let mut own: Vec<OsString> = vec![CI.0.into()];
         for (name, value) in &job.env {
-            own.push(name.into());
             set(name.as_ref(), value.into());
         }
         for secret in &job.secrets {
-            own.push(secret.name.clone().into());
             let value = OsString::from_vec(secret.value.clone());
             set(secret.name.as_ref(), value);
         }
-        let mut place = Place {
+        Ok(Place {
             env,
             dir: tree,
             run,
             before: Vec::new(),
             finally: Vec::new(),
-        };
-        if let Some(image) = &job.image {
-            let engine = self.containers.engine().await;
-            let engine = engine.map_err(|why| format!("cannot run in the image {image}: {why}"))?;
-            let name = format!(
-                "dk-ci-{}",
-                folder
-                    .path()
-                    .file_name()
-                    .unwrap_or_default()
-                    .to_string_lossy()
-            );
-            place.before = engine.run(&Wanted {
-                name: &name,
-                image,
-                folder: folder.path(),
-                env: own.iter().map(OsString::as_os_str).collect(),
-                sandbox: job.sandbox,
-            });
-            place.finally.push(engine.remove(&name));
-            place.run = container::RUN.into();
+        })
+    }
+
+    /// The same for commands in a container. What is run here is the program
+    /// that speaks to the container engine: it has the engine's own variables,
+    /// and of the step's nothing but its secrets, which are passed on by name.
+    async fn contained(&self, job: &Job, image: &str, folder: &Folder) -> Result<Place, String> {
+        let failed = |why: String| format!("cannot run in the image {image}: {why}");
+        let engine = self.containers.engine().await.map_err(failed)?;
+        let mut env = self.containers.env.clone();
+        for secret in &job.secrets {
+            if env.iter().any(|(name, _)| *name == *secret.name) {
+                let name = &secret.name;
+                return Err(failed(format!(
+                    "the secret {name} has the name of a variable of the engine's own"
+                )));
+            }
+            let value = OsString::from_vec(secret.value.clone());
+            env.push((secret.name.clone().into(), value));
         }
-        Ok(place)
+        let words = engine.run(&Wanted {
+            image,
+            folder: folder.path(),
+            env: [CI]
+                .into_iter()
+                .chain(
+                    job.env
+                        .iter()
+                        .map(|(name, value)| (name.as_str(), value.as_str())),
+                )
+                .collect(),
+            secrets: job
+                .secrets
+                .iter()
+                .map(|secret| secret.name.as_str())
+                .collect(),
+            sandbox: job.sandbox,
+        });
+        let remove = engine.remove(folder.path());
+        container::note(folder.path(), &remove).map_err(failed)?;
+        Ok(Place {
+            env,
+            dir: folder.path().to_owned(),
+            run: container::RUN.into(),
+            before: words.map_err(failed)?,
+            finally: vec![remove],
+        })
     }
 
     async fn start(&self, job: &Job, folder: &Folder, place: &Place) -> Result<Supervised, String> {
@@ -298,8 +333,8 @@ impl Runner for Machine {
         }
     }
 
-    async fn image(&self, name: &str) -> String {
-        self.containers.digest(name).await
+    async fn image(&self, name: &str, done: Done) -> Option<String> {
+        self.containers.digest(name, done).await
     }
 }
 

@@ -173,10 +173,12 @@ impl Supervised {
     }
 
     /// Ends all processes and waits until they have; what they print on the
-    /// way still gets into the log.
-    pub async fn end(mut self, log: &Masked) {
+    /// way still gets into the log. Tells whether the supervisor lived to see
+    /// to that.
+    pub async fn end(mut self, log: &Masked) -> bool {
         drop(self.orders.take());
         let patience = self.grace + PATIENCE;
+        let mut seen = false;
         let Self {
             child,
             output,
@@ -189,9 +191,10 @@ impl Supervised {
             }
         };
         let ended = async {
-            if tokio::time::timeout(patience, child.wait()).await.is_err() {
+            match tokio::time::timeout(patience, child.wait()).await {
+                Ok(status) => seen = status.is_ok_and(|status| status.success()),
                 // What is below it goes to whoever adopts orphans here.
-                let _ = child.kill().await;
+                Err(_) => drop(child.kill().await),
             }
         };
         // The end of the output may be held up by nobody: all of them are gone
@@ -201,5 +204,6 @@ impl Supervised {
             () = tokio::time::sleep(patience + Duration::from_secs(1)) => (),
         }
         log.flush().await;
+        seen
     }
 }

@@ -6,6 +6,7 @@
 //!              home/    HOME
 //!              tmp/     TMPDIR
 //!              run/     the script
+//!              container   how to remove the container, where there is one
 //! ```
 //!
 //! What a killed engine leaves is nobody's, and removed by the next.
@@ -85,8 +86,8 @@ impl Drop for Folder {
     }
 }
 
-/// Removes folders that belong to nobody.
-pub(super) fn sweep(scratch: &Path) {
+/// Removes folders that belong to nobody, after `before` has seen them.
+pub(super) fn sweep(scratch: &Path, before: impl Fn(&Path)) {
     let Ok(entries) = fs::read_dir(scratch) else {
         return;
     };
@@ -98,6 +99,7 @@ pub(super) fn sweep(scratch: &Path) {
         if let Ok(lock) = File::open(entry.path().join("lock"))
             && rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok()
         {
+            before(&entry.path());
             remove(&entry.path());
         }
     }
@@ -141,7 +143,12 @@ mod tests {
         let lock = left._lock.try_clone().expect("open");
         std::mem::forget(left);
         rustix::fs::flock(&lock, FlockOperation::Unlock).expect("unlocked");
-        sweep(scratch.path());
+        let seen = std::cell::Cell::new(0);
+        sweep(scratch.path(), |folder| {
+            assert!(folder == path);
+            seen.set(seen.get() + 1);
+        });
+        assert_eq!(seen.get(), 1);
         assert!(!path.exists() && mine.path().exists());
         let path = mine.path().to_owned();
         drop(mine);

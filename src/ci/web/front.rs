@@ -292,7 +292,9 @@ pub async fn project(visit: &mut Visit, user: &str, repo: &str) -> Result<Answer
         (trouble(&overview))
         div.head {
             h1 { (text) }
-            a.side href={ "https://github.com/" (text) } { "GitHub" }
+            @if let Some((name, url)) = visit.app.settings.elsewhere(&repo, "") {
+                a.side href=(url) { (name) }
+            }
         }
         @for (kind, targets) in &groups {
             @if !targets.is_empty() {

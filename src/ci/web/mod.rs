@@ -61,6 +61,8 @@ pub struct Settings {
     pub url: String,
     /// Branches on the front page.
     pub dashboards: BTreeMap<Repo, Vec<String>>,
+    /// Where people see a repository, with paths as GitHub has them.
+    pub browse: BTreeMap<Repo, String>,
     pub metadata: BranchName,
     /// Where passwords and the application at GitHub are kept.
     pub secrets: PathBuf,
@@ -87,16 +89,32 @@ impl Settings {
             )));
         }
         let projects = config.projects.iter();
+        let browse = projects.clone().filter_map(|project| {
+            let base = project.browse.clone()?;
+            Some((project.repo.clone(), base))
+        });
         Ok(Self {
             web: config.web.clone(),
             url: format!("{}/", url.trim_end_matches('/')),
             dashboards: projects
                 .map(|project| (project.repo.clone(), project.dashboards.clone()))
                 .collect(),
+            browse: browse.collect(),
             metadata: config.metadata_branch.clone(),
             secrets,
             github: auth::Endpoints::default(),
         })
+    }
+
+    /// Returns the name and the address of the place where people see a
+    /// repository, and there the path of something of it.
+    fn elsewhere(&self, repo: &Repo, path: &str) -> Option<(&'static str, String)> {
+        let base = self.browse.get(repo)?;
+        let name = match base.starts_with("https://github.com/") {
+            true => "GitHub",
+            false => "The repository",
+        };
+        Some((name, format!("{base}{path}")))
     }
 
     fn is_https(&self) -> bool {

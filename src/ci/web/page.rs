@@ -227,8 +227,8 @@ pub fn foot(visit: &Visit) -> Markup {
 pub fn message(visit: &mut Visit, status: StatusCode, text: &str) -> Answer {
     let title = status.canonical_reason().unwrap_or("Error");
     let body = html! {
-        h1 { (title) }
-        p { (text) }
+        @if text.eq_ignore_ascii_case(title) { h1 { (text) } }
+        @else { h1 { (title) } p { (text) } }
         p { a href="/" { "To the front page" } }
     };
     let title = format!("{} {title}", status.as_u16());

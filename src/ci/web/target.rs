@@ -119,6 +119,8 @@ pub async fn page_of(visit: &mut Visit, target: &Target) -> Result<Answer, Failu
     let path = target_path(target);
     let acts = at.is_none() && visit.may_build();
     let csrf = acts.then(|| visit.csrf());
+    // Of one that was, what was before it.
+    let earlier = &moments[usize::from(at.is_some()).min(moments.len())..];
     let title = target.to_string();
     let version = app.keeper.changes().borrow().version;
     let body = html! {
@@ -135,7 +137,8 @@ pub async fn page_of(visit: &mut Visit, target: &Target) -> Result<Answer, Failu
         }
         section aria-labelledby="history" {
             h2 id="history" { @if at.is_some() { "Before" } @else { "History" } }
-            (moments_of(target, moments.iter().skip(usize::from(at.is_some())).take(RECENT as usize)))
+            @if earlier.is_empty() { p.faint { "There was nothing." } }
+            @else { (moments_of(target, earlier.iter().take(RECENT as usize))) }
             p.small { a href={ "/history" (path) } { "The whole history" } }
         }
     };
@@ -193,21 +196,23 @@ fn facts(
     moment: Option<&Moment>,
 ) -> Markup {
     let repo = &target.repo;
-    let forge = match &target.place {
-        Place::Pr(number) => format!("https://github.com/{repo}/pull/{number}"),
+    let path = match &target.place {
+        Place::Pr(number) => format!("/pull/{number}"),
         Place::Ref(_) => {
             let name = place_name(&target.place);
             let steps: Vec<String> = name.split('/').map(segment).collect();
-            format!("https://github.com/{repo}/tree/{}", steps.join("/"))
+            format!("/tree/{}", steps.join("/"))
         }
     };
+    let forge = app.settings.elsewhere(repo, &path);
     let state = app
         .settings
         .web
         .state_repo
         .as_deref()
         .map(|url| url.trim_end_matches('/'));
-    let branch = layout::status_branch(target).map(|branch| branch.to_string());
+    let branch = layout::status_branch(target).ok();
+    let state = state.zip(branch);
     html! {
         dl.facts {
             @if let Some(source) = &record.source {
@@ -221,12 +226,15 @@ fn facts(
                 @if let Some(base) = &about.base { div { dt { "Into" } dd { (base) } } }
             }
             @if let Some(moment) = moment { div { dt { "Since" } dd { (time(moment.time.seconds)) } } }
-            div { dt { "See" } dd {
-                a href=(forge) { "GitHub" }
-                @if let (Some(state), Ok(branch)) = (state, &branch) {
-                    ", " a href={ (state) "/commits/" (branch) } { "state repository" }
-                }
-            } }
+            @if forge.is_some() || state.is_some() {
+                div { dt { "See" } dd {
+                    @if let Some((name, url)) = &forge { a href=(url) { (name) } }
+                    @if forge.is_some() && state.is_some() { ", " }
+                    @if let Some((state, branch)) = &state {
+                        a href={ (state) "/commits/" (branch) } { "state repository" }
+                    }
+                } }
+            }
         }
     }
 }
@@ -388,7 +396,9 @@ pub async fn commit(
         nav.path aria-label="Where this is" { a href=(repo_path(&repo)) { (of) } }
         div.head {
             h1 { "Builds of " span.sha { (short(sha)) } }
-            a.side href={ "https://github.com/" (of) "/commit/" (sha) } { "GitHub" }
+            @if let Some((name, url)) = visit.app.settings.elsewhere(&repo, &format!("/commit/{sha}")) {
+                a.side href=(url) { (name) }
+            }
         }
         @if !live.is_empty() {
             section aria-labelledby="now" {

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::work::Work;
 use super::{check, life, serve};
@@ -80,10 +80,10 @@ const LONGEST: u64 = 64 * 1024;
 
 pub(super) async fn run(ui: &Ui, global: &Global, args: Args) -> anyhow::Result<()> {
     let held = hold_signals();
-    let mut asked = [
-        signal(SignalKind::interrupt())?,
-        signal(SignalKind::terminate())?,
-    ];
+    let mut asked = Asked {
+        interrupt: signal(SignalKind::interrupt())?,
+        terminate: signal(SignalKind::terminate())?,
+    };
     let work = Work::here()?;
     let source = open_local(&work.top)?;
     let sha = match &args.rev {
@@ -122,23 +122,43 @@ pub(super) async fn run(ui: &Ui, global: &Global, args: Args) -> anyhow::Result<
         .await
         .context("cannot run steps with this store")?;
     let mut view = View::new(ui, store.as_ref(), target, cells);
-    let [interrupt, terminate] = &mut asked;
     let ended = tokio::select! {
         ended = view.follow(&mut engine) => Some(ended),
-        _ = interrupt.recv() => None,
-        _ = terminate.recv() => None,
+        () = asked.next() => None,
     };
     drop(view.board.take());
-    // Another signal ends it at once.
     crate::ui::signals::forget();
+    let closed = tokio::select! {
+        closed = engine.close() => closed,
+        // Another one ends it where it stands.
+        () = asked.next() => Ok(()),
+    };
+    crate::ui::signals::forget();
+    // Not before: a signal that is heeded here may still be on its way to
+    // whoever else listens.
     drop(held);
-    let closed = engine.close().await;
     let Some(ended) = ended else {
         return Err(Exit::with(130, anyhow::anyhow!("interrupted")).into());
     };
     ended?;
     closed?;
     view.verdict()
+}
+
+/// Signals that ask for the end.
+struct Asked {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Asked {
+    /// Waits for the next. Cancel-safe.
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => (),
+            _ = self.terminate.recv() => (),
+        }
+    }
 }
 
 /// The source of the only commit.
@@ -338,6 +358,7 @@ fn config(target: &Target, steps: Steps) -> anyhow::Result<Config> {
     config.projects.push(Project {
         repo: target.repo.clone(),
         source: String::new(),
+        browse: None,
         targets: config::Targets::new([target.place.to_string()]).map_err(Usage::new)?,
         dashboards: Vec::new(),
         steps: Source::Here(steps),

@@ -15,7 +15,8 @@ use crate::ui::{Ui, Usage};
 ///
 /// What they may do is in the configuration: can-read and can-build. The user
 /// admin may also change the page's settings. A page that is being served knows
-/// of a change at once; who is logged in stays so.
+/// of a change at once; who is logged in stays so. Users of a file
+/// passwords.sexp of DataKitCI in that folder are taken over, once.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   dk ci user add alice --secrets-dir /etc/dk-ci
@@ -64,8 +65,11 @@ struct Place {
 }
 
 impl Place {
-    fn users(&self) -> Passwords {
-        Passwords::within(&self.secrets_dir.join(FOLDER))
+    /// Returns the file of users; those of the ancestor's are in it, too.
+    fn users(&self) -> anyhow::Result<Passwords> {
+        let users = Passwords::within(&self.secrets_dir.join(FOLDER));
+        users.take_over(&self.secrets_dir)?;
+        Ok(users)
     }
 }
 
@@ -85,12 +89,11 @@ pub(super) async fn run(ui: &Ui, args: Args) -> anyhow::Result<()> {
                 Some(file) => blocking(move || read(&file)).await?,
                 None => ui.password(&format!("Password of {name}"), "--password-file")?,
             };
-            let users = place.users();
-            blocking(move || users.set(&name, &password).map_err(told)).await
+            blocking(move || place.users()?.set(&name, &password).map_err(told)).await
         }
         Command::Remove { names, place } => {
-            let users = place.users();
             blocking(move || {
+                let users = place.users()?;
                 for name in &names {
                     users.remove(name).map_err(told)?;
                 }
@@ -99,8 +102,7 @@ pub(super) async fn run(ui: &Ui, args: Args) -> anyhow::Result<()> {
             .await
         }
         Command::List { place } => {
-            let users = place.users();
-            let names = blocking(move || users.names().map_err(told)).await?;
+            let names = blocking(move || place.users()?.names().map_err(told)).await?;
             let mut records = ui.records();
             for name in names {
                 records.show(&User { name }, |user: &User, out: &mut dyn Write| {

@@ -24,11 +24,12 @@ async fn daemon(world: &World, then: &str) -> (Job, PathBuf) {
 }
 
 /// Both ways of keeping hold of processes: a namespace where this machine
-/// allows one, and the adoption of orphans.
-fn worlds() -> [World; 2] {
+/// allows one (to root), and the adoption of orphans.
+fn worlds() -> Vec<World> {
     let mut adopting = World::new();
     adopting.only(&["sh", "sleep", "setsid", "flock", "cat", "env"], &[]);
-    [World::new(), adopting]
+    let namespaced = rustix::process::geteuid().is_root().then(World::new);
+    namespaced.into_iter().chain([adopting]).collect()
 }
 
 #[tokio::test]
@@ -75,6 +76,22 @@ async fn a_daemon_does_not_survive_its_step() {
         let (job, lock) = daemon(&world, "echo done").await;
         let (ended, log) = world.run(job).await;
         assert_eq!(shown(&ended), "success: Success", "{log}");
+        assert!(is_free(&lock), "nothing outlives the answer");
+    }
+}
+
+#[tokio::test]
+async fn a_daemon_does_not_survive_its_supervisor() {
+    for world in worlds() {
+        // Process 1 of a namespace cannot be killed from inside of it.
+        let (job, lock) = daemon(&world, "kill -9 $PPID; echo still here").await;
+        let (ended, log) = world.run(job).await;
+        let gone = "failure: the supervisor of the step is gone (None)";
+        let ended = shown(&ended);
+        assert!(
+            ended == gone || log.contains("still here"),
+            "{ended}: {log}"
+        );
         assert!(is_free(&lock), "nothing outlives the answer");
     }
 }

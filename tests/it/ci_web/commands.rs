@@ -98,6 +98,69 @@ fn states_and_history_are_told() {
 }
 
 #[test]
+fn what_the_ancestor_wrote_is_read() {
+    let sandbox = Sandbox::with_store();
+    let saved = |branch: &str, title: &str, files: &[(&str, &str)]| {
+        let commit = sandbox.commit(branch, "Cached successful result", files);
+        format!(r#"{{"title":"{title}","branch":"{branch}","commit":"{commit}","failed":false}}"#)
+    };
+    let (fetch, shell) = (
+        format!("git-pull-of-{}", sha(1)),
+        format!("shell-of-ls-on-{}", sha(1)),
+    );
+    let fetched = saved(
+        &fetch,
+        "Git fetch",
+        &[("log", "=== Git fetch\n"), ("value/x", "")],
+    );
+    let ran = saved(
+        &shell,
+        "Run ls",
+        &[
+            ("log", "=== Run ls\nRunning \"ls\"...\nsrc\n"),
+            ("value/x", ""),
+        ],
+    );
+    sandbox.commit(
+        "github-metadata",
+        "forge",
+        &[
+            ("user/project/.monitor", ""),
+            ("user/project/pr/3907/head", &sha(1)),
+            ("user/project/pr/3907/state", "open"),
+            ("user/project/pr/3907/owner", "user"),
+        ],
+    );
+    let commit = sandbox.commit(
+        "status-user-project-pr-3907",
+        "test -> OK",
+        &[
+            ("source-commit", &sha(1)),
+            ("metadata-commit", &sha(9)),
+            (
+                "job/test/output",
+                &format!(
+                    r#"{{"result":{{"status":"success","descr":"OK"}},"logs":[{fetched},{ran}]}}"#
+                ),
+            ),
+        ],
+    );
+    let path = format!("user/project/commit/{}/pr-3907", sha(1));
+    sandbox.commit("commit-index", "Update", &[(&path, &commit)]);
+    assert_snapshot!(sandbox.dk(["ci", "status"]), @"user/project/pr/3907	success	OK");
+    let log = sandbox.ok(["ci", "log", "user/project/prs/3907", "test"]);
+    assert!(log.contains("Running \"ls\"...\nsrc"), "{log}");
+    let history = sandbox.ok(["ci", "history", "user/project/pr/3907"]);
+    assert!(history.ends_with("test -> OK"), "{history}");
+    // It was built from what nobody describes here: it is not built again.
+    let asked = sandbox.dk(["ci", "rebuild", "user/project/pr/3907"]);
+    assert!(
+        asked.contains("a result to rebuild in user/project/pr/3907 does not exist"),
+        "{asked}"
+    );
+}
+
+#[test]
 fn steps_are_drawn() {
     let (sandbox, _) = sandbox();
     assert_snapshot!(sandbox.dk(["ci", "graph", "me/app/heads/master"]), @r#"

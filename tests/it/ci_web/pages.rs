@@ -40,6 +40,42 @@ async fn lists_have_a_row_a_target() {
 }
 
 #[tokio::test]
+async fn a_repository_is_linked_where_people_see_it() {
+    let shop = stocked().await;
+    let pages = ["/me/app", "/me/app/ref/heads/feature/x", "/me/app/pr/7"];
+    let links = async |base: Option<&str>| {
+        let change = |settings: &mut datakit::ci::web::Settings| {
+            settings.browse.clear();
+            let repo = datakit::forge::Repo::new("me", "app").unwrap();
+            settings
+                .browse
+                .extend(base.map(|base| (repo, base.to_owned())));
+        };
+        let site = Site::with(&shop, change, None).await;
+        let mut found = Vec::new();
+        for page in pages {
+            let text = site.get(page).await.text;
+            let links = text.split("href=\"https://").skip(1);
+            found.extend(links.map(|link| link.split("</a>").next().unwrap().to_owned()));
+        }
+        found
+    };
+    assert_eq!(links(None).await, [""; 0]);
+    assert_eq!(
+        links(Some("https://github.com/me/app")).await,
+        [
+            "github.com/me/app\">GitHub",
+            "github.com/me/app/tree/feature/x\">GitHub",
+            "github.com/me/app/pull/7\">GitHub",
+        ]
+    );
+    assert_eq!(
+        links(Some("https://git.example.org/x")).await[2],
+        "git.example.org/x/pull/7\">The repository"
+    );
+}
+
+#[tokio::test]
 async fn a_target_has_steps_logs_and_a_history() {
     let shop = stocked().await;
     let site = Site::open(&shop).await;
@@ -65,7 +101,7 @@ async fn a_target_has_steps_logs_and_a_history() {
     let old = site
         .get(&format!("/me/app/ref/heads/master?history={}", ids[1]))
         .await;
-    assert_snapshot!(old.shown().replace(&ids[1][..10], "ID"), @"me/app / branches master pending This is how it was once. How it is now Commit 0000000000 Since 2023-11-14 22:13 UTC See GitHub Steps build Waiting for build Before The whole history");
+    assert_snapshot!(old.shown().replace(&ids[1][..10], "ID"), @"me/app / branches master pending This is how it was once. How it is now Commit 0000000000 Since 2023-11-14 22:13 UTC See GitHub Steps build Waiting for build Before There was nothing. The whole history");
     // A commit of another branch is none of its moments.
     let other = site.get("/history/me/app/pr/7").await;
     let at = other.text.find("?history=").unwrap() + 9;

@@ -340,7 +340,7 @@ impl Answer {
 }
 
 pub fn settings(url: &str, secrets: &std::path::Path) -> Settings {
-    let text = "[[project]]\nrepo = 'me/app'\nsource = '/nowhere'\nsteps-from = '.dk-ci.toml'\n";
+    let text = "[[project]]\nrepo = 'me/app'\nsource = 'https://github.com/me/app.git'\nsteps-from = '.dk-ci.toml'\n";
     let config = config::engine(text).unwrap();
     Settings::new(&config, url, secrets.into()).unwrap()
 }

@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 
 use super::Settings;
 
+mod ancestor;
 pub mod github;
 pub mod passwords;
 pub mod sessions;
@@ -39,6 +40,13 @@ impl Auth {
     pub fn new(settings: &Settings) -> Self {
         let folder: &Path = &settings.secrets.join(FOLDER);
         let passwords = Passwords::within(folder);
+        match passwords.take_over(&settings.secrets) {
+            Ok(0) => (),
+            Ok(count) => {
+                tracing::info!(target: "ci", "{count} users are taken over from {}", ancestor::FILE)
+            }
+            Err(error) => tracing::error!(target: "ci", "{error}"),
+        }
         let known = passwords
             .names()
             .is_ok_and(|names| names.iter().any(|name| name == "admin"));

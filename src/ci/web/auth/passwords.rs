@@ -3,12 +3,16 @@
 //!
 //! It is read at every login, so what `dk ci user` changes counts at once, and
 //! replaced as a whole with mode 0600. A password is never kept nor printed.
+//! Users of the ancestor's file come into it once, before there is one
+//! ([`Passwords::take_over`]); their hashes are replaced when they log in.
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
 use argon2::{Argon2, PasswordHash};
+
+use super::ancestor;
 
 /// The longest password; hashing more is work for nothing.
 const LONGEST: usize = 1024;
@@ -28,6 +32,8 @@ pub enum Error {
     File { path: PathBuf, source: io::Error },
     #[error("the password cannot be hashed")]
     Hash,
+    #[error("{} is no file of users: {why}", .path.display())]
+    Ancestor { path: PathBuf, why: String },
 }
 
 /// The file, whether it is there yet or not.
@@ -44,6 +50,38 @@ impl Passwords {
         }
     }
 
+    /// Takes the users of the ancestor's file over, where there is one in the
+    /// folder of secrets and none of our own; returns how many there were.
+    pub fn take_over(&self, secrets: &Path) -> Result<usize, Error> {
+        let path = secrets.join(ancestor::FILE);
+        let failed = |source| Error::File {
+            path: path.clone(),
+            source,
+        };
+        if !path.exists() || self.path.exists() {
+            return Ok(0);
+        }
+        let text = std::fs::read(&path).map_err(failed)?;
+        let old = ancestor::users(&text).map_err(|why| Error::Ancestor {
+            path: path.clone(),
+            why,
+        })?;
+        let mut count = 0;
+        self.change(|users| {
+            // Somebody may have been faster.
+            if users.is_empty() && !self.path.exists() {
+                for (name, hash) in old {
+                    check_name(&name)?;
+                    users.push((name, hash));
+                }
+                users.sort();
+                count = users.len();
+            }
+            Ok(())
+        })?;
+        Ok(count)
+    }
+
     /// Returns the names of the users, in order.
     pub fn names(&self) -> Result<Vec<String>, Error> {
         Ok(self.read()?.into_iter().map(|(name, _)| name).collect())
@@ -55,10 +93,7 @@ impl Passwords {
         if !(SHORTEST..=LONGEST).contains(&password.len()) {
             return Err(Error::Length);
         }
-        let hash = Argon2::default()
-            .hash_password(password.as_bytes())
-            .map_err(|_| Error::Hash)?
-            .to_string();
+        let hash = hash(password)?;
         self.change(|users| {
             users.retain(|(known, _)| known != name);
             users.push((name.into(), hash));
@@ -87,16 +122,37 @@ impl Passwords {
             8fo2FLTkYcUxAckKVUUkNBCJKoBQvbzUhgVCiBWDuuo";
         let users = self.read()?;
         let known = users.iter().find(|(known, _)| known == name);
-        let hash = known.map_or(NOBODY, |(_, hash)| hash);
+        let line = known.map_or(NOBODY, |(_, hash)| hash);
         if password.len() > LONGEST {
             return Ok(false);
         }
-        let Ok(hash) = PasswordHash::new(hash) else {
+        let Ok(parsed) = PasswordHash::new(line) else {
             tracing::error!(target: "ci", "{}: the line of {name} is not understood", self.path.display());
             return Ok(false);
         };
-        let verified = Argon2::default().verify_password(password.as_bytes(), &hash);
+        if let Some(right) = ancestor::check(&parsed, password) {
+            // Whether right or wrong, it takes no less than any other.
+            let better = hash(password)?;
+            if right {
+                self.improve(name, line, better)?;
+            }
+            return Ok(right);
+        }
+        let verified = Argon2::default().verify_password(password.as_bytes(), &parsed);
         Ok(verified.is_ok() && known.is_some())
+    }
+
+    /// Replaces a hash, unless somebody else did.
+    fn improve(&self, name: &str, old: &str, better: String) -> Result<(), Error> {
+        self.change(|users| {
+            let same = users
+                .iter_mut()
+                .find(|(known, hash)| known == name && hash == old);
+            if let Some((_, hash)) = same {
+                *hash = better;
+            }
+            Ok(())
+        })
     }
 
     fn failed(&self, source: io::Error) -> Error {
@@ -159,6 +215,11 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     std::fs::File::open(folder)?.sync_all()
 }
 
+fn hash(password: &str) -> Result<String, Error> {
+    let hash = Argon2::default().hash_password(password.as_bytes());
+    Ok(hash.map_err(|_| Error::Hash)?.to_string())
+}
+
 fn check_name(name: &str) -> Result<(), Error> {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     match (1..=64).contains(&name.len()) && name.chars().all(legal) {
@@ -207,5 +268,48 @@ mod tests {
         assert!(matches!(users.remove("bob"), Err(Error::Unknown(_))));
         assert!(matches!(users.set("a:b", "12345678"), Err(Error::Name(_))));
         assert!(matches!(users.set("a", "1234567"), Err(Error::Length)));
+    }
+
+    #[test]
+    fn users_of_the_ancestor_are_taken_over_once() {
+        let secrets = tempfile::tempdir().expect("a folder");
+        let users = Passwords::within(&secrets.path().join("web"));
+        assert_eq!(users.take_over(secrets.path()).expect("none"), 0);
+        let file = secrets.path().join(ancestor::FILE);
+        std::fs::write(&file, ancestor::EXAMPLE).expect("written");
+        assert_eq!(users.take_over(secrets.path()).expect("read"), 1);
+        assert_eq!(users.names().expect("readable"), ["admin"]);
+        let line = || users.read().expect("readable")[0].1.clone();
+        assert!(line().starts_with("$pbkdf2-sha1$i=5000$"), "{}", line());
+        for (name, password, right) in [
+            ("foo", "bar", false),
+            ("admin", "fred!", false),
+            ("admin", "fred", true),
+        ] {
+            let told = users.check(name, password).expect("readable");
+            assert_eq!(told, right, "{name} {password}");
+        }
+        // From now on it is hashed as any other.
+        assert!(line().starts_with("$argon2id$"), "{}", line());
+        assert!(users.check("admin", "fred").expect("readable"));
+        assert!(!users.check("admin", "fred!").expect("readable"));
+        // Whoever was removed does not come back.
+        users.remove("admin").expect("known");
+        assert_eq!(users.take_over(secrets.path()).expect("readable"), 0);
+        assert!(users.names().expect("readable").is_empty());
+    }
+
+    #[test]
+    fn a_broken_file_of_the_ancestors_is_told() {
+        let secrets = tempfile::tempdir().expect("a folder");
+        let users = Passwords::within(&secrets.path().join("web"));
+        std::fs::write(secrets.path().join(ancestor::FILE), "((admin").expect("written");
+        let error = users.take_over(secrets.path()).expect_err("broken");
+        let told = error.to_string();
+        assert!(
+            told.ends_with("passwords.sexp is no file of users: it ends too early"),
+            "{told}"
+        );
+        assert!(!secrets.path().join("web/passwords").exists());
     }
 }
