@@ -15,10 +15,10 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::watch;
 
-use crate::client::{Client, CommitOptions, Empty, Error, Expect, Result, Since, WatchQuery};
+use crate::client::{Client, CommitOptions, Empty, Error, Expect, Result};
 use crate::forge::layout::{Reader, change};
 use crate::forge::{Difference, Id, RefName, Repo, Sha};
-use crate::model::{BranchName, Kind, ObjectId, TreePath};
+use crate::model::{BranchName, Kind, ObjectId};
 
 /// A repository whose refs are followed.
 #[async_trait::async_trait]
@@ -116,16 +116,7 @@ impl Bridge {
         let sources = changes.iter_mut().map(|change| change.changed());
         let mut any: FuturesUnordered<_> = sources.collect();
         // What somebody else does to the branch is mended.
-        let mut branch = self.client.watch(WatchQuery {
-            branch: self.options.branch.clone(),
-            path: TreePath::root(),
-            since: self
-                .reader
-                .at()
-                .map_or(Since::Beginning, |at| Since::Commit(*at)),
-            latest: true,
-            unchanged: false,
-        });
+        let mut branch = self.reader.watch(&*self.client, &self.options.branch);
         tokio::select! {
             _ = any.next() => Ok(()),
             event = branch.next() => match event {

@@ -97,18 +97,10 @@ pub async fn rebuild(
     chosen: &Chosen,
     by: Option<Signature>,
 ) -> Result<Vec<BranchName>> {
-    let mut branches = BTreeSet::new();
-    for record in records(client, metadata, &chosen.which).await? {
-        for (cell, output) in &record.outputs {
-            if chosen.takes(cell, output.result.state) {
-                branches.extend(saved(&output.logs));
-            }
-        }
-    }
+    let branches = chosen_of(client, metadata, chosen, saved).await?;
     if branches.is_empty() {
         return Err(nothing(chosen, "to rebuild"));
     }
-    let branches: Vec<BranchName> = branches.into_iter().collect();
     ask(client, &branches, Wish::Rebuild, by).await?;
     Ok(branches)
 }
@@ -134,18 +126,10 @@ pub async fn cancel(
     chosen: &Chosen,
     by: Option<Signature>,
 ) -> Result<Vec<BranchName>> {
-    let mut branches = BTreeSet::new();
-    for record in records(client, metadata, &chosen.which).await? {
-        for (cell, output) in &record.outputs {
-            if chosen.takes(cell, output.result.state) {
-                branches.extend(live(&output.logs));
-            }
-        }
-    }
+    let branches = chosen_of(client, metadata, chosen, live).await?;
     if branches.is_empty() {
         return Err(nothing(chosen, "that is being built"));
     }
-    let branches: Vec<BranchName> = branches.into_iter().collect();
     ask(client, &branches, Wish::Cancel, by).await?;
     Ok(branches)
 }
@@ -191,6 +175,23 @@ pub async fn cancel_outdated(
     }
     ask(client, &outdated, Wish::Cancel, by).await?;
     Ok(outdated)
+}
+
+/// Returns the branches of the results that are meant, each once: those `of`
+/// picks from where their logs are.
+async fn chosen_of(
+    client: &dyn Client,
+    metadata: &BranchName,
+    chosen: &Chosen,
+    of: fn(&Logs) -> Vec<BranchName>,
+) -> Result<Vec<BranchName>> {
+    let mut branches = BTreeSet::new();
+    for record in records(client, metadata, &chosen.which).await? {
+        let outputs = record.outputs.iter();
+        let meant = outputs.filter(|(cell, output)| chosen.takes(cell, output.result.state));
+        branches.extend(meant.flat_map(|(_, output)| of(&output.logs)));
+    }
+    Ok(branches.into_iter().collect())
 }
 
 fn nothing(chosen: &Chosen, what: &str) -> Error {

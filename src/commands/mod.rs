@@ -23,6 +23,7 @@ mod cat;
 mod ci;
 mod commit;
 mod completions;
+mod daemon;
 mod diff;
 mod edit;
 mod export;

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use sd_notify::NotifyState;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, timeout_at};
 
+use crate::commands::daemon::{Signalled, Signals, start_log};
 use crate::commands::{Global, hold_signals, open};
 use crate::logging;
 use crate::namespace::Namespace;
@@ -167,7 +167,7 @@ pub(super) async fn run(ui: &Ui, global: &Global, args: Args) -> anyhow::Result<
     }
     let held = hold_signals();
     let mut asked = Signals::new().context("cannot listen for signals")?;
-    let log = start_log(ui, &args);
+    let log = log(ui, &args);
     raise_file_limit();
     let addresses = addresses(&args)?;
 
@@ -334,58 +334,17 @@ impl Serving<'_> {
     }
 }
 
-/// What a signal asks for.
-enum Signalled {
-    End,
-    Reopen,
-}
-
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-
-    /// Waits for one that asks for the end.
-    async fn end(&mut self) {
-        while matches!(self.next().await, Signalled::Reopen) {}
-    }
-
-    /// Waits for the next. Cancel-safe.
-    async fn next(&mut self) -> Signalled {
-        tokio::select! {
-            _ = self.interrupt.recv() => Signalled::End,
-            _ = self.terminate.recv() => Signalled::End,
-            _ = self.hangup.recv() => Signalled::Reopen,
-        }
-    }
-}
-
-fn start_log(ui: &Ui, args: &Args) -> logging::Log {
+fn log(ui: &Ui, args: &Args) -> logging::Log {
     let level = match args.verbose {
         0 => args.log_level.as_str(),
         1 => "info",
         _ => "debug",
     };
-    for target in logging::TARGETS {
-        logging::set_level(target.name, level);
-    }
     let format = match args.log_format {
         LogFormat::Text => logging::Format::Text,
         LogFormat::Json => logging::Format::Json,
     };
-    let ui = ui.clone();
-    let say = Box::new(move |line: &str| ui.line(line));
-    logging::start(args.log_destination.clone(), format, say)
+    start_log(ui, level, &args.log_destination, format)
 }
 
 /// Returns where to listen: the sockets systemd passed, and those asked for;

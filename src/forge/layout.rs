@@ -26,13 +26,13 @@ use std::sync::Arc;
 use futures_util::StreamExt as _;
 
 use super::{Comment, Context, Id, Pr, PrState, RefName, Repo, Snapshot, Status, StatusState};
-use crate::client::{At, Client, Error, Result};
-use crate::model::{Entry, Kind, ObjectId, TreePath};
+use crate::client::{At, Client, Error, Event, Records, Result, Since, WatchQuery};
+use crate::model::{BranchName, Entry, Kind, ObjectId, TreePath};
 
 mod edits;
 mod put;
 
-pub use put::{Put, change};
+pub use put::{Put, add, change};
 
 /// Blobs asked for together.
 const TOGETHER: usize = 128;
@@ -187,6 +187,17 @@ impl Reader {
     /// The elements that the last step brought, took away or changed.
     pub fn touched(&self) -> &BTreeSet<Id> {
         &self.touched
+    }
+
+    /// Tells when a branch is at another commit than was read last.
+    pub fn watch(&self, client: &dyn Client, branch: &BranchName) -> Records<Event> {
+        client.watch(WatchQuery {
+            branch: branch.clone(),
+            path: TreePath::root(),
+            since: self.at.map_or(Since::Beginning, Since::Commit),
+            latest: true,
+            unchanged: false,
+        })
     }
 
     /// Goes to another commit, reading only what differs. After a failure it

@@ -20,6 +20,8 @@ use super::{Error, Result};
 
 /// Bytes of parsed trees kept.
 const TREE_CACHE: u64 = 48 << 20;
+/// What each of them takes besides its own bytes.
+const APIECE: usize = 320;
 
 /// A tree object, checked and indexed.
 #[derive(Debug)]
@@ -168,7 +170,7 @@ struct BytesOfTree;
 
 impl Weighter<ObjectId, Arc<Tree>> for BytesOfTree {
     fn weight(&self, _: &ObjectId, tree: &Arc<Tree>) -> u64 {
-        (tree.raw.len() + tree.starts.len() * 4 + 64) as u64
+        (tree.raw.len() + tree.starts.len() * 4 + APIECE) as u64
     }
 }
 
@@ -269,7 +271,11 @@ impl Objects {
             return Ok(tree);
         }
         metrics().cache_misses.inc();
-        let tree = Arc::new(self.tree_once(id)?);
+        let mut tree = self.tree_once(id)?;
+        // It was read into more room than it needs.
+        tree.raw.shrink_to_fit();
+        tree.starts.shrink_to_fit();
+        let tree = Arc::new(tree);
         self.trees.insert(*id, tree.clone());
         Ok(tree)
     }

@@ -80,9 +80,9 @@ pub fn syncs(place: &Place, report: &mut Report) {
         let outcome = first.sync(false, &[]).await.unwrap();
         let time = began.elapsed().as_secs_f64();
         assert!(outcome.unread.is_empty());
-        // A listing of pull requests and two of refs; comments, reviews and
-        // statuses of each pull request, and the statuses of the branch.
-        let least = (repos * (3 + 3 * 10 + 1)) as f64;
+        // A listing of pull requests, two of refs and one of comments; reviews
+        // and statuses of each pull request, and the statuses of the branch.
+        let least = (repos * (4 + 2 * 10 + 1)) as f64;
         let paid = hub.world().paid();
         report.row(
             "bridge-first-calls",

@@ -4,12 +4,14 @@
 //! with one of NAMEs, or all. dk and its peer take turns on the same input in
 //! the same run, so what else the machine does hits both. Times are medians
 //! unless a row says otherwise. The exit status is 1 if a row misses its need.
+//! `--github` measures nothing, but serves the GitHub of the tests ([`by_hand`]).
 
 // Somebody reads this on a terminal, and a panic is the message.
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)]
 
 mod bridge;
 mod bulk;
+mod by_hand;
 mod ci_pages;
 mod ci_rounds;
 mod commit;
@@ -82,6 +84,10 @@ fn main() -> ExitCode {
             "--json" => json = true,
             // cargo bench adds it.
             "--bench" => (),
+            "--github" => {
+                by_hand::serve();
+                return ExitCode::SUCCESS;
+            }
             "--list" => {
                 for (name, _) in ROWS {
                     println!("{name}");
@@ -90,7 +96,7 @@ fn main() -> ExitCode {
             }
             name if !name.starts_with('-') => names.push(argument),
             other => {
-                eprintln!("{other}: the options are --quick, --json and --list");
+                eprintln!("{other}: the options are --quick, --json, --list and --github");
                 return ExitCode::from(2);
             }
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use datakit::bridge::github::api::{self, Event};
 use datakit::client::*;
-use datakit::forge::layout::{Put, change};
+use datakit::forge::layout::{Put, Reader, change};
 use datakit::forge::*;
 
 use crate::aftermath::seed;
@@ -13,6 +13,7 @@ use crate::forge::random;
 use crate::stock::Dice;
 
 mod further;
+mod quirks;
 pub mod world;
 
 use world::*;
@@ -197,6 +198,76 @@ async fn random_github() {
     }
 }
 
+/// The branch says something else at random, of what can be said: pull requests
+/// that are there, refs, and statuses of their heads.
+fn rewritten(dice: &mut Dice, said: &Snapshot) -> Snapshot {
+    let shas = ["foo", "bar", "c1"];
+    let mut new = said.clone();
+    for pr in new.prs.values_mut() {
+        pr.title = format!("title {}", dice.roll(4));
+        pr.base = (*dice.pick(&["master", "next"])).into();
+        if dice.roll(6) == 0 {
+            pr.state = PrState::Closed;
+        }
+    }
+    for text in ["heads/a", "heads/b", "tags/v"] {
+        match dice.roll(4) {
+            0 => new.remove(&Id::Ref(repo(), name(text))),
+            _ => new.add_ref(&repo(), &name(text), (*dice.pick(&shas)).into()),
+        }
+    }
+    let heads: BTreeSet<Sha> = new.refs.values().cloned().collect();
+    for head in &heads {
+        let at = context(dice.pick::<&str>(&["ci", "ci/a", "foo/bar/baz"])).unwrap();
+        let said = format!("{}", dice.roll(3));
+        let status = Status::new(*dice.pick(&StatusState::ALL), Some(&said), None);
+        new.add_status(&repo(), head, &at, status);
+    }
+    new.forget_commits();
+    new
+}
+
+#[tokio::test]
+async fn random_datakit() {
+    let mut dice = Dice::new(seed());
+    let mut is = both_open();
+    for number in 3..20 {
+        is.add_pr(&repo(), number, pr("foo", "one of many"));
+    }
+    let mut world = World::prepared("*:x,ref:x", is).await;
+    world.sync().await;
+    for round in 0..30 {
+        let mut reader = Reader::default();
+        reader
+            .advance(&*world.dk, &world.head().await)
+            .await
+            .unwrap();
+        let wanted = rewritten(&mut dice, reader.snapshot());
+        world
+            .edit(reader.edits(&wanted.since(reader.snapshot())))
+            .await;
+        if dice.roll(3) == 0 {
+            world.restart("*:x,ref:x");
+        }
+        let outcome = world.sync().await;
+        assert!(outcome.failed.is_empty(), "{:?}", outcome.failed);
+        let followed = [repo()].into();
+        let (is, wanted) = (
+            pruned(&world.fake.hub().is, &followed),
+            pruned(&wanted, &followed),
+        );
+        assert_eq!((&is.prs, &is.refs), (&wanted.prs, &wanted.refs));
+        // A commit that is a head again has the statuses it had.
+        for (key, status) in &wanted.statuses {
+            assert_eq!(is.statuses.get(key), Some(status), "round {round}");
+        }
+        assert_eq!(world.says().await, is, "round {round}");
+        let told = world.calls().3;
+        assert!(world.sync().await.commit.is_none(), "round {round}");
+        assert_eq!(world.calls().3, told, "round {round}: quiet");
+    }
+}
+
 #[tokio::test]
 async fn random_both_sides_agree_once_quiet() {
     let mut dice = Dice::new(seed());
@@ -262,6 +333,7 @@ async fn random_both_sides_agree_once_quiet() {
     }
 }
 
+/// moby/datakit#237: what could not be read was emptied.
 #[tokio::test]
 async fn what_cannot_be_read_looks_like_no_deletion() {
     let mut world = World::prepared("*:rw", both_open()).await;
@@ -320,6 +392,8 @@ async fn refs_are_removed_a_few_at_a_time() {
     assert_eq!(world.fake.hub().is.refs.len(), 1);
 }
 
+/// What is answered with 422 is not sent for ever: a commit takes 1,000 statuses of
+/// one context and no more.
 #[tokio::test]
 async fn what_github_rejects_is_tried_again_and_holds_up_nothing() {
     let mut world = World::prepared("*:rw", both_open()).await;

@@ -12,8 +12,10 @@ use datakit::forge::*;
 use crate::bridge_github::world::{name, repo};
 use crate::github::{Fault, GitHub};
 
+mod comments;
 mod histories;
 mod hooked;
+mod listings;
 mod recorded;
 pub mod world;
 
@@ -101,6 +103,7 @@ async fn everything_is_read_page_by_page_and_then_for_nothing() {
     world.hub.assert_faithful();
 }
 
+/// moby/datakit#254 and #273: descriptions that are too long.
 #[tokio::test]
 async fn what_the_branch_says_goes_out_as_github_wants_it() {
     let mut world = World::new("*:rw,ref:rw,comment:rw").await;
@@ -178,6 +181,7 @@ async fn what_the_branch_says_goes_out_as_github_wants_it() {
     world.hub.assert_faithful();
 }
 
+/// moby/datakit#198, #513 and #526: one that was forbidden held up all.
 #[tokio::test]
 async fn one_repository_that_fails_holds_up_no_other() {
     let mut world = World::new("*:r").await;
@@ -266,6 +270,7 @@ async fn one_repository_that_fails_holds_up_no_other() {
     );
 }
 
+/// moby/datakit#355: they were not, and later for ever.
 #[tokio::test]
 async fn limits_are_obeyed() {
     let mut world = World::new("*:r").await;

@@ -119,6 +119,7 @@ fn what_would_follow_itself_is_refused() {
     );
 }
 
+/// moby/datakit#622: it needed to write to what it watched.
 #[test]
 fn a_repository_that_cannot_be_written_will_do() {
     let sandbox = sandbox();

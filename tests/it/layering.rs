@@ -25,6 +25,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("ci", &["client", "forge", "metrics", "model", "tls"]),
     ("ui", &["model"]),
     ("commands", &["client", "model", "ui"]),
+    ("commands/daemon", &["logging", "ui"]),
     (
         "commands/watch",
         &["client", "commands", "model", "tls", "ui"],

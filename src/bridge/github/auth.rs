@@ -14,7 +14,8 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde::Deserialize;
 
 use super::api::{Error, Result};
-use super::http::{Of, text};
+use super::http::Of;
+use crate::bridge::chain;
 
 /// Who asks.
 pub enum Auth {
@@ -45,8 +46,13 @@ struct Cookie {
 /// Why there is no token.
 #[derive(Debug, thiserror::Error)]
 pub enum Missing {
-    #[error("no token for GitHub: neither DK_GITHUB_TOKEN, --token-file nor {} has one", .0.display())]
-    Nowhere(PathBuf),
+    #[error(
+        "no token for GitHub: neither DK_GITHUB_TOKEN nor --token-file gives one, nor does \
+         {COOKIE} in $HOME/.github/jar or /run/secrets"
+    )]
+    Nowhere,
+    #[error("DK_GITHUB_TOKEN holds no token")]
+    Variable,
     #[error("cannot read the token in {}", path.display())]
     Unreadable { path: PathBuf, source: io::Error },
     #[error("{} holds no token", .0.display())]
@@ -55,29 +61,26 @@ pub enum Missing {
 
 impl Auth {
     /// Looks for a token: what `variable` (`DK_GITHUB_TOKEN`) says, a file that
-    /// is named, git-jar's in `$HOME/.github/jar`, or one in `/run/secrets`.
+    /// is named, git-jar's in `$HOME/.github/jar`, or one in `/run/secrets`, the
+    /// first that is there.
     pub fn find(
         variable: Option<String>,
         file: Option<&Path>,
         home: Option<&Path>,
     ) -> Result<Self, Missing> {
-        let filled =
-            |token: String| Some(token.trim().to_owned()).filter(|token| !token.is_empty());
         if let Some(file) = file {
             return read(file).map(Self::Token);
         }
-        if let Some(token) = variable.and_then(filled) {
-            return Ok(Self::Token(token));
+        if let Some(text) = variable.filter(|text| !text.trim().is_empty()) {
+            return token(&text).map(Self::Token).ok_or(Missing::Variable);
         }
-        let jar = home
-            .map(|home| home.join(".github/jar"))
-            .filter(|jar| jar.is_dir());
-        let folder = jar.unwrap_or_else(|| PathBuf::from("/run/secrets"));
-        let cookie = folder.join(COOKIE);
-        if cookie.exists() {
-            return read(&cookie).map(Self::Token);
+        let jar = home.map(|home| home.join(".github/jar"));
+        let folders = [jar, Some("/run/secrets".into())];
+        let mut cookies = folders.into_iter().flatten().map(|dir| dir.join(COOKIE));
+        match cookies.find(|cookie| cookie.exists()) {
+            Some(cookie) => read(&cookie).map(Self::Token),
+            None => Err(Missing::Nowhere),
         }
-        Err(Missing::Nowhere(cookie))
     }
 
     /// Returns what to send for calls about a repository or an account.
@@ -110,16 +113,19 @@ fn read(path: &Path) -> Result<String, Missing> {
         path: path.into(),
         source,
     })?;
-    let token = match serde_json::from_str::<Cookie>(&text) {
+    let text = match serde_json::from_str::<Cookie>(&text) {
         Ok(cookie) => cookie.token,
         Err(_) => text,
     };
-    let token = token.trim();
-    // Anything else would end up in a header, or in a message about one.
-    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(Missing::Empty(path.into()));
-    }
-    Ok(token.into())
+    token(&text).ok_or_else(|| Missing::Empty(path.into()))
+}
+
+/// Returns the token a text is. What is none would end up in a header, or in a
+/// message about one.
+fn token(text: &str) -> Option<String> {
+    let text = text.trim();
+    let legal = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+    legal.then(|| text.to_owned())
 }
 
 /// A GitHub App, which has a token for each account that installed it.
@@ -228,7 +234,7 @@ impl App {
         let jwt = self
             .jwt(SystemTime::now())
             .map_err(|error| Error::Forbidden(error.to_string()))?;
-        let failed = |error: reqwest::Error| Error::Unreachable(text(&error.without_url()));
+        let failed = |error: reqwest::Error| Error::Unreachable(chain(&error.without_url()));
         let answer = request
             .header("accept", "application/vnd.github+json")
             .bearer_auth(jwt)
@@ -349,7 +355,9 @@ mod tests {
             other => format!("{other:?}"),
         };
         assert_eq!(token(Some(" a \n"), None), "a");
-        assert!(token(None, None).starts_with("Err(Nowhere("));
+        assert_eq!(token(None, None), "Err(Nowhere)");
+        assert_eq!(token(Some("two words"), None), "Err(Variable)");
+        assert_eq!(token(Some(" \n"), None), "Err(Nowhere)");
         let jar = home.join(".github/jar");
         std::fs::create_dir_all(&jar).expect("a folder");
         std::fs::write(jar.join(COOKIE), r#"{"token":"b","scopes":["repo"]}"#).expect("a file");

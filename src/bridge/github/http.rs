@@ -13,9 +13,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use reqwest::header::{ETAG, HeaderMap, IF_NONE_MATCH, LINK, RETRY_AFTER};
+use reqwest::header::{ETAG, HeaderMap, IF_NONE_MATCH, LINK};
 use reqwest::{Method, StatusCode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -26,8 +26,14 @@ use tokio::time::Instant;
 use super::api::{Error, Result};
 use super::auth::Auth;
 use super::notes::Notes;
+use crate::bridge::chain;
 use crate::forge::Repo;
 use crate::metrics::{Call, metrics};
+
+mod limits;
+
+pub use limits::Budget;
+use limits::Limits;
 
 /// How long one answer may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -37,11 +43,8 @@ const LONGEST: usize = 32 << 20;
 const PAGES: usize = 1000;
 /// Asks for pages as long as there are.
 pub(super) const PAGE: &str = "per_page=100";
-/// How long to be quiet after a secondary limit that names no time: twice as
-/// long each time.
-const QUIET: Duration = Duration::from_secs(60);
-/// Nothing GitHub asks for is longer.
-const LONGEST_QUIET: Duration = Duration::from_secs(3700);
+/// And so many are on one.
+pub(super) const PER_PAGE: usize = 100;
 
 /// How GitHub is talked to.
 #[derive(Clone, Debug)]
@@ -79,15 +82,6 @@ impl Of<'_> {
     }
 }
 
-/// What is left of the budget.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Budget {
-    pub limit: Option<u64>,
-    pub remaining: Option<u64>,
-    /// Seconds since 1970 when it is filled again.
-    pub reset: Option<u64>,
-}
-
 /// GitHub over HTTP.
 pub struct Http {
     pub(super) client: reqwest::Client,
@@ -108,15 +102,6 @@ struct State {
     used: BTreeSet<String>,
 }
 
-#[derive(Default)]
-struct Limits {
-    budget: Budget,
-    /// Nothing is sent before.
-    blocked: Option<Instant>,
-    /// Secondary limits met in a row.
-    met: u32,
-}
-
 /// An answer worth keeping: a line that says of what, then the answer.
 #[derive(Serialize, Deserialize)]
 struct Kept {
@@ -124,6 +109,16 @@ struct Kept {
     etag: String,
     /// The next page, where there is one.
     next: Option<String>,
+    /// The number of the last page, where it is told.
+    #[serde(default)]
+    last: Option<usize>,
+}
+
+/// A part of a listing.
+struct Page<T> {
+    value: T,
+    next: Option<String>,
+    last: Option<usize>,
 }
 
 /// An answer.
@@ -145,7 +140,7 @@ impl Http {
             .timeout(PATIENCE)
             .redirect(reqwest::redirect::Policy::limited(3))
             .build()
-            .map_err(|error| Error::Unreachable(text(&error)))?;
+            .map_err(|error| Error::Unreachable(chain(&error)))?;
         Ok(Self {
             client,
             settings,
@@ -204,12 +199,8 @@ impl Http {
         of: Of<'_>,
     ) -> Result<Answer> {
         let payer = self.payer(of);
-        let blocked = |state: &State| state.budgets.get(&payer)?.blocked;
-        if let Some(blocked) = blocked(&self.state()) {
-            let left = blocked.saturating_duration_since(Instant::now());
-            if !left.is_zero() {
-                return Err(Error::Limited(left));
-            }
+        if let Some(left) = self.wait(&payer) {
+            return Err(Error::Limited(left));
         }
         let answer = self.send_as(&method, url, body, etag, of).await?;
         let answer = match answer.status {
@@ -258,7 +249,7 @@ impl Http {
         }
         let failed = |error: reqwest::Error| {
             count("failed");
-            Error::Unreachable(text(&error.without_url()))
+            Error::Unreachable(chain(&error.without_url()))
         };
         let mut answer = request.send().await.map_err(failed)?;
         let (status, headers) = (answer.status(), answer.headers().clone());
@@ -283,50 +274,19 @@ impl Http {
         })
     }
 
+    /// Returns how long a token may do nothing, if so.
+    fn wait(&self, payer: &str) -> Option<Duration> {
+        self.state().budgets.get(payer)?.wait()
+    }
+
     /// Notes what an answer says of the budget.
     fn account(&self, payer: &str, answer: &Answer) {
-        let headers = &answer.headers;
-        let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
         let state = &mut *self.state();
         let limits = state.budgets.entry(payer.into()).or_default();
-        if let Some(remaining) = number("x-ratelimit-remaining") {
-            limits.budget = Budget {
-                limit: number("x-ratelimit-limit"),
-                remaining: Some(remaining),
-                reset: number("x-ratelimit-reset"),
-            };
-            let left = i64::try_from(remaining).unwrap_or(i64::MAX);
+        limits.note(answer.status, &answer.headers, &answer.body);
+        if let Some(left) = limits.budget.remaining {
+            let left = i64::try_from(left).unwrap_or(i64::MAX);
             metrics().github_budget.set(left);
-        }
-        let budget = limits.budget;
-        let exhausted = || {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs();
-            let reset = budget.reset?;
-            (budget.remaining == Some(0))
-                .then(|| Duration::from_secs(reset.saturating_sub(now) + 1))
-        };
-        let refused = matches!(
-            answer.status,
-            StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS
-        );
-        let after = number(RETRY_AFTER.as_str()).map(Duration::from_secs);
-        let secondary = answer.status == StatusCode::TOO_MANY_REQUESTS
-            || (refused && answer.body.contains("secondary rate limit"));
-        let pause = match (refused, after) {
-            (true, Some(after)) => Some(after),
-            (true, None) => exhausted().or_else(|| {
-                let twice = 1 << limits.met.min(6);
-                secondary.then(|| QUIET * twice)
-            }),
-            (false, _) => exhausted(),
-        };
-        limits.met = match secondary {
-            true => limits.met + 1,
-            false if answer.status.is_success() => 0,
-            false => limits.met,
-        };
-        if let Some(pause) = pause {
-            limits.blocked = Some(Instant::now() + pause.min(LONGEST_QUIET));
         }
     }
 
@@ -337,15 +297,12 @@ impl Http {
             said if said.is_empty() => format!("{path}: {status}"),
             said => format!("{path}: {status}: {said}"),
         };
-        let blocked = |state: &State| state.budgets.get(payer)?.blocked;
         match status.as_u16() {
             404 | 410 | 451 => Error::Missing(what),
             401 => Error::Forbidden(what),
-            403 | 429 => match blocked(&self.state()) {
-                Some(blocked) if blocked > Instant::now() => {
-                    Error::Limited(blocked - Instant::now())
-                }
-                _ => Error::Forbidden(what),
+            403 | 429 => match self.wait(payer) {
+                Some(left) => Error::Limited(left),
+                None => Error::Forbidden(what),
             },
             408 => Error::Unreachable(what),
             400..=499 => Error::Rejected(what),
@@ -360,7 +317,7 @@ impl Http {
         of: Of<'_>,
         folder: &str,
         url: &str,
-    ) -> Result<(T, Option<String>)> {
+    ) -> Result<Page<T>> {
         let name = hex(&Sha256::digest(url)[..16]);
         let note = format!("{}/{folder}/{name}", of.place());
         self.state().used.insert(note.clone());
@@ -375,17 +332,22 @@ impl Http {
         if answer.status == StatusCode::NOT_MODIFIED
             && let Some((kept, value)) = known
         {
-            return Ok((value, kept.next));
+            let Kept { next, last, .. } = kept;
+            return Ok(Page { value, next, last });
         }
         let header = |name| answer.headers.get(name)?.to_str().ok();
         // A token goes nowhere else, whatever an answer says.
         let here = |next: &String| next.starts_with(&format!("{}/", self.settings.url));
-        let next = header(LINK).and_then(next).filter(here);
+        let next = header(LINK).and_then(|link| linked(link, "next"));
+        let next = next.filter(here);
+        let last = header(LINK).and_then(|link| linked(link, "last"));
+        let last = last.as_deref().and_then(page_number);
         let value: T = parse(url, &answer.body)?;
         let kept = header(ETAG).map(|etag| Kept {
             url: url.into(),
             etag: etag.into(),
             next: next.clone(),
+            last,
         });
         let text = kept.and_then(|kept| {
             let head = serde_json::to_string(&kept).ok()?;
@@ -399,7 +361,7 @@ impl Http {
             }
             _ => self.notes.remove(&note),
         }
-        Ok((value, next))
+        Ok(Page { value, next, last })
     }
 
     /// `path` begins with `/`.
@@ -410,7 +372,7 @@ impl Http {
         path: &str,
     ) -> Result<T> {
         let url = format!("{}{path}", self.settings.url);
-        self.page(of, folder, &url).await.map(|(value, _)| value)
+        self.page(of, folder, &url).await.map(|page| page.value)
     }
 
     /// Reads all pages, of [`PAGE`] where `path` says so, and gives each to
@@ -424,11 +386,11 @@ impl Http {
     ) -> Result<()> {
         let mut url = format!("{}{path}", self.settings.url);
         for _ in 0..PAGES {
-            let (value, next) = self.page(of, folder, &url).await?;
-            if take(value).is_break() {
+            let page = self.page(of, folder, &url).await?;
+            if take(page.value).is_break() {
                 return Ok(());
             }
-            match next {
+            match page.next {
                 Some(next) => url = next,
                 None => return Ok(()),
             }
@@ -452,6 +414,31 @@ impl Http {
         };
         self.pages(of, folder, path, take).await?;
         Ok(found)
+    }
+
+    /// Reads all pages of a listing that has at most so many, which its first
+    /// page tells; nothing where it has more.
+    pub(super) async fn list_short<T: Serialize + DeserializeOwned>(
+        &self,
+        of: Of<'_>,
+        folder: &str,
+        path: &str,
+        most: usize,
+    ) -> Result<Option<Vec<T>>> {
+        let mut url = format!("{}{path}", self.settings.url);
+        let mut found = Vec::new();
+        for _ in 0..most {
+            let page: Page<Vec<T>> = self.page(of, folder, &url).await?;
+            if page.last.is_some_and(|last| last > most) {
+                return Ok(None);
+            }
+            found.extend(page.value);
+            match page.next {
+                Some(next) => url = next,
+                None => return Ok(Some(found)),
+            }
+        }
+        Ok(None)
     }
 
     /// Sends a change, in its turn. Returns the body of the answer.
@@ -513,31 +500,27 @@ pub(super) fn parse<T: DeserializeOwned>(url: &str, body: &str) -> Result<T> {
         .map_err(|error| Error::Unreachable(format!("{url}: not understood: {error}")))
 }
 
-/// Returns the URL of the next page (RFC 8288).
-fn next(link: &str) -> Option<String> {
+/// Returns the URL of the `next` page, or the `last` (RFC 8288).
+fn linked(link: &str, rel: &str) -> Option<String> {
+    let wanted = format!("rel=\"{rel}\"");
     link.split(',').find_map(|part| {
         let (url, parameters) = part.split_once(';')?;
-        let is_next = parameters
-            .split(';')
-            .any(|parameter| parameter.trim() == "rel=\"next\"");
+        let mut parameters = parameters.split(';');
+        let is_it = parameters.any(|parameter| parameter.trim() == wanted);
         let url = url.trim().strip_prefix('<')?.strip_suffix('>')?;
-        is_next.then(|| url.to_owned())
+        is_it.then(|| url.to_owned())
     })
+}
+
+/// Returns the number of a page, where its URL has one.
+fn page_number(url: &str) -> Option<usize> {
+    let (_, query) = url.split_once('?')?;
+    let mut parts = query.split('&');
+    parts.find_map(|part| part.strip_prefix("page=")?.parse().ok())
 }
 
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// An error with its causes.
-pub(super) fn text(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = std::error::Error::source(error);
-    while let Some(cause) = next {
-        text += &format!(": {cause}");
-        next = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]
@@ -547,9 +530,14 @@ mod tests {
     #[test]
     fn next_pages_are_found() {
         let link = r#"<https://x/a?page=1>; rel="prev", <https://x/a?page=3>; rel="next""#;
-        assert_eq!(next(link).as_deref(), Some("https://x/a?page=3"));
-        assert_eq!(next(r#"<https://x/a>; rel="last""#), None);
-        assert_eq!(next("nonsense"), None);
+        assert_eq!(linked(link, "next").as_deref(), Some("https://x/a?page=3"));
+        let last = r#"<https://x/a?per_page=100&page=7>; rel="last""#;
+        assert_eq!(linked(last, "next"), None);
+        assert_eq!(
+            linked(last, "last").as_deref().and_then(page_number),
+            Some(7)
+        );
+        assert_eq!(linked("nonsense", "next"), None);
     }
 
     #[test]

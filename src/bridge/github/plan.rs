@@ -6,17 +6,21 @@
 //! written to GitHub is put back in the branch.
 //!
 //! Of a pull request only title, state and base can be written, each by
-//! itself; the rest is always GitHub's. Nothing but a ref can be removed there,
-//! so what somebody removed from the branch comes back. A ref is removed only
-//! where both sides had agreed on it, GitHub has not moved it since, and the
-//! branch still has another: a folder that is not there removes nothing.
+//! itself, and the texts of the comments below its description; the rest is
+//! always GitHub's. Nothing but a ref can be removed there, so what somebody
+//! removed from the branch comes back. A ref is removed only where both sides
+//! had agreed on it, GitHub has not moved it since, and the branch still has
+//! another: a folder that is not there removes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sha2::{Digest as _, Sha256};
-
 use super::capabilities::{Capabilities, Ops, Resource};
 use crate::forge::{Comment, Context, Id, Pr, RefName, Repo, Sha, Snapshot, Status};
+
+mod pulls;
+
+pub use pulls::{agreed_pr, marked};
+use pulls::{edit_comments, merge_pr, unposted};
 
 /// Something to be told to GitHub.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +29,8 @@ pub enum Push {
     Pr(Repo, u64, Pr, Parts),
     /// Posts a comment.
     Comment(Repo, u64, Vec<u8>),
+    /// Gives a comment that is there another text.
+    Edit(Repo, u64, Comment),
     Status(Repo, Sha, Context, Status),
     SetRef(Repo, RefName, Sha),
     RemoveRef(Repo, RefName),
@@ -43,6 +49,7 @@ impl Push {
         match self {
             Self::Pr(repo, ..)
             | Self::Comment(repo, ..)
+            | Self::Edit(repo, ..)
             | Self::Status(repo, ..)
             | Self::SetRef(repo, ..)
             | Self::RemoveRef(repo, _) => repo,
@@ -52,9 +59,9 @@ impl Push {
     /// The element it is about.
     pub fn id(&self) -> Id {
         match self {
-            Self::Pr(repo, number, ..) | Self::Comment(repo, number, _) => {
-                Id::Pr(repo.clone(), *number)
-            }
+            Self::Pr(repo, number, ..)
+            | Self::Comment(repo, number, _)
+            | Self::Edit(repo, number, _) => Id::Pr(repo.clone(), *number),
             Self::Status(repo, sha, context, _) => {
                 Id::Status(repo.clone(), sha.clone(), context.clone())
             }
@@ -99,9 +106,9 @@ pub fn plan(caps: &Capabilities, sides: &Sides<'_>) -> Plan {
         }
         let pr = match sides.branch.prs.get(key) {
             Some(branch) => {
-                let rule = rule(caps.on(&Resource::Pr), sides);
+                let may = rule(caps.on(&Resource::Pr), sides);
                 let old = agreed.prs.get(key);
-                let merged = merge_pr(rule, branch, forge, old);
+                let mut merged = merge_pr(may, branch, forge, old);
                 let parts = Parts {
                     title: merged.title != forge.title,
                     state: merged.state != forge.state,
@@ -111,7 +118,11 @@ pub fn plan(caps: &Capabilities, sides: &Sides<'_>) -> Plan {
                     let push = Push::Pr(repo.clone(), *number, merged.clone(), parts);
                     plan.pushes.push(push);
                 }
-                if caps.on(&Resource::Comment).writes() {
+                let may = rule(caps.on(&Resource::Comment), sides);
+                if may.ops.writes() {
+                    let edited = edit_comments(may, &mut merged, branch, old);
+                    let push = |comment| Push::Edit(repo.clone(), *number, comment);
+                    plan.pushes.extend(edited.into_iter().map(push));
                     let new = unposted(repo, *number, &branch.drafts, forge, old);
                     let push = |draft| Push::Comment(repo.clone(), *number, draft);
                     plan.pushes.extend(new.into_iter().map(push));
@@ -179,28 +190,32 @@ pub fn plan(caps: &Capabilities, sides: &Sides<'_>) -> Plan {
 }
 
 impl Plan {
-    /// Takes back what GitHub did not take: the branch goes on saying what it
-    /// says, so that it is tried again.
-    pub fn failed(&mut self, id: &Id, branch: &Snapshot) {
-        self.wanted.remove(id);
-        match id {
-            Id::Pr(repo, number) => {
-                if let Some(pr) = branch.prs.get(&(repo.clone(), *number)) {
-                    self.wanted.add_pr(repo, *number, pr.clone());
+    /// Takes back what GitHub did not take: of that the branch goes on saying
+    /// what it says, so that it is tried again.
+    pub fn failed(&mut self, push: &Push, branch: &Snapshot) {
+        match push {
+            // It is wanted as the branch has it; the rest of the pull request
+            // is GitHub's all the same.
+            Push::Pr(..) | Push::Edit(..) => return,
+            Push::Comment(repo, number, draft) => {
+                if let Some(pr) = self.wanted.prs.get_mut(&(repo.clone(), *number)) {
+                    pr.drafts.push(draft.clone());
                 }
+                return;
             }
-            Id::Ref(repo, name) => {
+            Push::SetRef(repo, name, _) | Push::RemoveRef(repo, name) => {
+                self.wanted.remove(&push.id());
                 if let Some(head) = branch.refs.get(&(repo.clone(), name.clone())) {
                     self.wanted.add_ref(repo, name, head.clone());
                 }
             }
-            Id::Status(repo, sha, context) => {
+            Push::Status(repo, sha, context, _) => {
+                self.wanted.remove(&push.id());
                 let key = (repo.clone(), sha.clone(), context.clone());
                 if let Some(status) = branch.statuses.get(&key) {
                     self.wanted.add_status(repo, sha, context, status.clone());
                 }
             }
-            Id::Repo(_) | Id::Commit(..) => (),
         }
         self.wanted.forget_commits();
     }
@@ -238,73 +253,6 @@ impl Rule {
     }
 }
 
-fn merge_pr(rule: Rule, branch: &Pr, forge: &Pr, agreed: Option<&Pr>) -> Pr {
-    let mut merged = forge.clone();
-    let title = |pr: &Pr| pr.title.clone();
-    if rule.follows_branch(
-        Some(&branch.title),
-        Some(&forge.title),
-        agreed.map(title).as_ref(),
-    ) {
-        merged.title = branch.title.clone();
-    }
-    if rule.follows_branch(
-        Some(&branch.state),
-        Some(&forge.state),
-        agreed.map(|pr| &pr.state),
-    ) {
-        merged.state = branch.state;
-    }
-    if rule.follows_branch(
-        Some(&branch.base),
-        Some(&forge.base),
-        agreed.map(|pr| &pr.base),
-    ) {
-        merged.base = branch.base.clone();
-    }
-    merged
-}
-
-/// Returns the drafts that are to be posted. One that was posted right before a
-/// crash is there already: it has its mark, and nobody has agreed on it yet.
-fn unposted(
-    repo: &Repo,
-    number: u64,
-    drafts: &[Vec<u8>],
-    forge: &Pr,
-    agreed: Option<&Pr>,
-) -> Vec<Vec<u8>> {
-    let known = |comment: &Comment| {
-        let mut old = agreed.into_iter().flat_map(|pr| &pr.comments);
-        old.any(|old| old.id == comment.id)
-    };
-    let mut fresh: Vec<&Comment> = forge.comments.iter().filter(|one| !known(one)).collect();
-    let mut new = Vec::new();
-    for draft in drafts {
-        let marked = marked(repo, number, draft);
-        match fresh.iter().position(|comment| comment.body == marked) {
-            Some(place) => _ = fresh.swap_remove(place),
-            None => new.push(draft.clone()),
-        }
-    }
-    new
-}
-
-/// Returns what is posted: the comment, and a mark nobody sees by which it is
-/// known again.
-pub fn marked(repo: &Repo, number: u64, draft: &[u8]) -> Vec<u8> {
-    let mut hash = Sha256::new();
-    hash.update(format!("{repo} {number}\0"));
-    hash.update(draft);
-    let mark: String = hash.finalize()[..8]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    let mut body = draft.to_vec();
-    body.extend_from_slice(format!("\n\n<!-- dk {mark} -->").as_bytes());
-    body
-}
-
 fn keys<'a, K: Ord, V>(a: &'a BTreeMap<K, V>, b: &'a BTreeMap<K, V>) -> BTreeSet<&'a K> {
     a.keys().chain(b.keys()).collect()
 }
@@ -315,12 +263,12 @@ mod tests {
     use crate::forge::{PrState, StatusState, context};
     use crate::model::TreePath;
 
-    fn repo() -> Repo {
+    pub(super) fn repo() -> Repo {
         "test/test".parse().expect("legal")
     }
 
     /// A side that says one title, one status and one ref, each if given.
-    fn side(title: &str, status: Option<StatusState>, head: Option<&str>) -> Snapshot {
+    pub(super) fn side(title: &str, status: Option<StatusState>, head: Option<&str>) -> Snapshot {
         let mut side = Snapshot::default();
         side.add_pr(
             &repo(),
@@ -339,7 +287,7 @@ mod tests {
     }
 
     /// What follows: pushes in short, and what the branch is to say.
-    fn done(
+    pub(super) fn done(
         caps: &str,
         branch: &Snapshot,
         forge: &Snapshot,
@@ -355,6 +303,10 @@ mod tests {
             Push::Pr(_, number, pr, _) => format!("pr {number} {}", pr.title),
             Push::Comment(_, number, draft) => {
                 format!("comment {number} {}", String::from_utf8_lossy(draft))
+            }
+            Push::Edit(_, number, comment) => {
+                let text = String::from_utf8_lossy(&comment.body);
+                format!("edit {number} {} {text}", comment.id)
             }
             Push::Status(_, sha, _, status) => format!("status {sha} {}", status.state.word()),
             Push::SetRef(_, name, sha) => format!("ref {name} {sha}"),
@@ -452,63 +404,21 @@ mod tests {
     }
 
     #[test]
-    fn the_parts_of_a_pull_request_go_their_own_ways() {
-        let old = side("a", None, None);
-        let (mut branch, mut forge) = (old.clone(), old.clone());
-        branch
-            .prs
-            .values_mut()
-            .for_each(|pr| pr.title = "mine".into());
-        forge.prs.values_mut().for_each(|pr| {
-            pr.base = "next".into();
-            pr.labels = vec!["theirs".into()];
-        });
-        let (pushes, wanted) = done("*:rw", &branch, &forge, Some(&old));
-        assert_eq!(pushes, ["pr 1 mine"]);
-        let pr = wanted.prs.values().next().expect("one");
-        assert_eq!(
-            (pr.title.as_str(), pr.base.as_str(), pr.labels.len()),
-            ("mine", "next", 1)
-        );
-    }
-
-    #[test]
-    fn drafts_are_posted_where_that_is_allowed() {
-        let old = side("a", None, None);
-        let mut branch = old.clone();
-        let draft = |pr: &mut Pr| pr.drafts = vec![b"x".into(), b"x".into()];
-        branch.prs.values_mut().for_each(draft);
-        let posts = |forge: &Snapshot, agreed: &Snapshot| {
-            done("*:r,comment:rw", &branch, forge, Some(agreed)).0.len()
-        };
-        assert_eq!(posts(&old, &old), 2, "the same twice is said twice");
-        let mut there = old.clone();
-        let comment = Comment {
-            id: 7,
-            user: "me".into(),
-            body: marked(&repo(), 1, b"x"),
-        };
-        let say = |pr: &mut Pr| pr.comments.push(comment.clone());
-        there.prs.values_mut().for_each(say);
-        assert_eq!(posts(&there, &old), 1, "one was posted before a crash");
-        assert_eq!(posts(&there, &there), 2, "one was posted long ago");
-        assert_eq!(
-            done("*:r", &branch, &old, Some(&old)).0,
-            Vec::<String>::new()
-        );
-    }
-
-    #[test]
     fn what_github_did_not_take_is_tried_again() {
-        let (old, new) = (side("a", None, Some("1")), side("b", None, Some("2")));
+        let (old, mut new) = (side("a", None, Some("1")), side("b", None, Some("2")));
+        let draft = |pr: &mut Pr| pr.drafts = vec![b"said".into()];
+        new.prs.values_mut().for_each(draft);
         let sides = Sides {
             branch: &new,
             forge: &old,
             agreed: Some(&old),
         };
         let mut plan = plan(&"*:rw,ref:rw".parse().expect("legal"), &sides);
-        let id = Id::Ref(repo(), TreePath::new("heads/x").expect("legal"));
-        plan.failed(&id, &new);
+        let pushes = std::mem::take(&mut plan.pushes);
+        assert_eq!(pushes.len(), 3);
+        for push in &pushes {
+            plan.failed(push, &new);
+        }
         assert_eq!(plan.wanted, new, "the branch stays as it is");
     }
 }

@@ -2,6 +2,11 @@
 //!
 //! Sources: docs.github.com/rest: pulls, pulls/reviews, issues/comments,
 //! git/refs, git/tags, commits/statuses, checks/runs, repos.
+//!
+//! A listing of the whole repository is asked for where it takes fewer calls
+//! than asking of one thing after the other: comments and annotated tags have
+//! one. Reviews and statuses have none: they are a call for each pull request
+//! and each head.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -11,13 +16,16 @@ use serde_json::{Value, json};
 
 use super::api::{Api, Check, Error, Result};
 use super::auth::Auth;
-use super::http::{Http, Of, PAGE, parse};
+use super::http::{Http, Of, PAGE, PER_PAGE, parse};
 use super::plan::{Push, marked};
 use super::wire;
 use crate::forge::{Comment, Context, Pr, RefName, Repo, Sha, Status};
 
 /// Pull requests whose comments are asked for at the same time.
 const AT_ONCE: usize = 4;
+
+/// A tag may be of a tag, and so on: so many are looked into.
+const TAGS: usize = 5;
 
 /// The folder of notes for what is read.
 const READ: &str = ".http";
@@ -53,6 +61,11 @@ pub fn call(push: &Push, force_refs: bool) -> Call {
             let body = json!({ "body": String::from_utf8_lossy(&text) });
             let path = format!("/repos/{repo}/issues/{number}/comments");
             (Method::POST, path, Some(body))
+        }
+        Push::Edit(repo, _, comment) => {
+            let body = json!({ "body": String::from_utf8_lossy(&comment.body) });
+            let path = format!("/repos/{repo}/issues/comments/{}", comment.id);
+            (Method::PATCH, path, Some(body))
         }
         Push::Status(repo, sha, context, status) => {
             let body = wire::Status::write(context, status);
@@ -119,9 +132,14 @@ impl Api for Http {
         use futures_util::{StreamExt as _, TryStreamExt as _};
         let path = format!("/repos/{repo}/pulls?state=open&{PAGE}");
         let pulls: Vec<wire::Pull> = self.list(Of::Repo(repo), READ, &path).await?;
-        let whole = pulls.into_iter().map(|pull| async move {
-            let pr = self.complete(repo, pull.number, pull.read()).await?;
-            Ok((pull.number, pr))
+        let mut said = self.comments(repo, pulls.len()).await?;
+        let whole = pulls.into_iter().map(|pull| {
+            let said = said.as_mut();
+            let said = said.map(|said| said.remove(&pull.number).unwrap_or_default());
+            async move {
+                let pr = self.fill(repo, pull.number, pull.read(), said).await?;
+                Ok((pull.number, pr))
+            }
         });
         futures_util::stream::iter(whole)
             .buffer_unordered(AT_ONCE)
@@ -139,14 +157,7 @@ impl Api for Http {
     }
 
     async fn complete(&self, repo: &Repo, number: u64, pr: Pr) -> Result<Pr> {
-        let comments = format!("/repos/{repo}/issues/{number}/comments?{PAGE}");
-        let reviews = format!("/repos/{repo}/pulls/{number}/reviews?{PAGE}");
-        let of = Of::Repo(repo);
-        let (comments, reviews) = futures_util::try_join!(
-            self.list(of, READ, &comments),
-            self.list(of, READ, &reviews)
-        )?;
-        Ok(wire::complete(pr, comments, reviews))
+        self.fill(repo, number, pr, None).await
     }
 
     async fn refs(&self, repo: &Repo) -> Result<BTreeMap<RefName, Sha>> {
@@ -159,14 +170,17 @@ impl Api for Http {
                 Err(Error::Rejected(why)) if why.contains("409 Conflict") => Vec::new(),
                 refs => refs?,
             };
+            let tagged = self.tagged(repo, &refs).await?;
             for reference in refs {
                 let Some(name) = reference.name() else {
                     tracing::warn!(target: "bridge", "{repo}: no tree can hold {:?}", reference.full);
                     continue;
                 };
-                if let Some(sha) = self.peel(repo, reference.object).await? {
-                    found.insert(name, sha);
-                }
+                let sha = match tagged.get(&reference.full) {
+                    Some(sha) => Some(sha.clone()),
+                    None => self.peel(repo, reference.object).await?,
+                };
+                found.extend(sha.map(|sha| (name, sha)));
             }
         }
         Ok(found)
@@ -215,7 +229,7 @@ impl Api for Http {
                 Ok(None)
             }
             (Push::RemoveRef(..), Err(error)) if absent(&error) => Ok(None),
-            (Push::Comment(..), Ok(made)) => {
+            (Push::Comment(..) | Push::Edit(..), Ok(made)) => {
                 let made: wire::IssueComment = parse(&path, &made)?;
                 Ok(Some(made.read()))
             }
@@ -242,20 +256,88 @@ impl Api for Http {
 }
 
 impl Http {
-    /// Returns the commit an object is, or a tag of it; nothing for others.
-    async fn peel(&self, repo: &Repo, object: wire::Object) -> Result<Option<Sha>> {
-        match object.kind.as_str() {
-            "commit" => Ok(Some(object.sha)),
-            "tag" => {
-                let path = format!("/repos/{repo}/git/tags/{}", object.sha);
-                match self.get::<wire::Tag>(Of::Repo(repo), READ, &path).await {
-                    Ok(tag) => Ok((tag.object.kind == "commit").then_some(tag.object.sha)),
-                    Err(Error::Missing(_)) => Ok(None),
-                    Err(error) => Err(error),
+    /// Completes a pull request. `said` are its comments, where they are known.
+    async fn fill(
+        &self,
+        repo: &Repo,
+        number: u64,
+        pr: Pr,
+        said: Option<Vec<wire::IssueComment>>,
+    ) -> Result<Pr> {
+        let of = Of::Repo(repo);
+        let comments = async {
+            match said {
+                Some(said) => Ok(said),
+                None => {
+                    let path = format!("/repos/{repo}/issues/{number}/comments?{PAGE}");
+                    self.list(of, READ, &path).await
                 }
             }
-            _ => Ok(None),
+        };
+        let reviews = format!("/repos/{repo}/pulls/{number}/reviews?{PAGE}");
+        let (comments, reviews) = futures_util::try_join!(comments, self.list(of, READ, &reviews))?;
+        Ok(wire::complete(pr, comments, reviews))
+    }
+
+    /// Returns all comments of a repository by the number of what they are
+    /// about, where that takes no more calls than asking each of so many pull
+    /// requests.
+    async fn comments(
+        &self,
+        repo: &Repo,
+        pulls: usize,
+    ) -> Result<Option<BTreeMap<u64, Vec<wire::IssueComment>>>> {
+        if pulls < 2 {
+            return Ok(None);
         }
+        let path = format!("/repos/{repo}/issues/comments?{PAGE}");
+        let listed = self.list_short(Of::Repo(repo), READ, &path, pulls).await?;
+        let Some(listed) = listed else {
+            return Ok(None);
+        };
+        let mut said: BTreeMap<u64, Vec<wire::IssueComment>> = BTreeMap::new();
+        for wire::RepoComment { issue_url, comment } in listed {
+            let number = issue_url
+                .rsplit('/')
+                .next()
+                .and_then(|end| end.parse().ok());
+            let odd = || Error::Unreachable(format!("{path}: not understood: {issue_url}"));
+            said.entry(number.ok_or_else(odd)?)
+                .or_default()
+                .push(comment);
+        }
+        Ok(Some(said))
+    }
+
+    /// Returns the commits of annotated tags by the tags' whole names, where
+    /// listing all tags takes fewer calls than looking into each of these.
+    async fn tagged(&self, repo: &Repo, refs: &[wire::Reference]) -> Result<BTreeMap<String, Sha>> {
+        let annotated = refs.iter().filter(|one| one.object.kind == "tag").count();
+        if annotated <= refs.len().div_ceil(PER_PAGE) {
+            return Ok(BTreeMap::new());
+        }
+        let path = format!("/repos/{repo}/tags?{PAGE}");
+        let tags: Vec<wire::Tagged> = self.list(Of::Repo(repo), READ, &path).await?;
+        let tags = tags.into_iter();
+        Ok(tags
+            .map(|tag| (format!("refs/tags/{}", tag.name), tag.commit.sha))
+            .collect())
+    }
+
+    /// Returns the commit an object is, or a tag of it; nothing for others.
+    async fn peel(&self, repo: &Repo, mut object: wire::Object) -> Result<Option<Sha>> {
+        for _ in 0..TAGS {
+            if object.kind != "tag" {
+                break;
+            }
+            let path = format!("/repos/{repo}/git/tags/{}", object.sha);
+            object = match self.get::<wire::Tag>(Of::Repo(repo), READ, &path).await {
+                Ok(tag) => tag.object,
+                Err(Error::Missing(_)) => return Ok(None),
+                Err(error) => return Err(error),
+            };
+        }
+        Ok((object.kind == "commit").then_some(object.sha))
     }
 }
 

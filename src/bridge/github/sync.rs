@@ -19,13 +19,11 @@ use super::capabilities::{Capabilities, Resource};
 use super::notes::{HEAD, Notes};
 use super::plan::{Plan, Push, Sides, marked, plan};
 use super::read::Keep;
-use crate::client::{
-    Client, CommitOptions, Empty, Error, Event, Expect, Records, Result, Since, WatchQuery,
-};
+use crate::client::{Client, CommitOptions, Empty, Error, Event, Expect, Records, Result};
 use crate::forge::layout::{Put, Reader, change};
 use crate::forge::{Comment, Context, Id, PrState, Repo, Sha, Snapshot};
 use crate::metrics::metrics;
-use crate::model::{BranchName, Kind, ObjectId, TreePath};
+use crate::model::{BranchName, Kind, ObjectId};
 
 mod checks;
 mod keep;
@@ -107,6 +105,9 @@ pub struct Sync {
     /// Accounts that were listed, with the repositories the branch does not
     /// have yet.
     listed: BTreeMap<String, BTreeSet<Repo>>,
+    /// Pull requests on which a comment may be or may not: the answer was lost.
+    /// They are read before anything else is posted.
+    unsure: BTreeSet<(Repo, u64)>,
     /// What GitHub did not accept and will not, until something else is said.
     refused: Vec<(Push, api::Error)>,
     /// The last head that was no step back.
@@ -132,6 +133,7 @@ impl Sync {
             forge: Snapshot::default(),
             known: BTreeSet::new(),
             listed: BTreeMap::new(),
+            unsure: BTreeSet::new(),
             refused: Vec::new(),
             seen: None,
             checks: checks::Shown::default(),
@@ -180,16 +182,7 @@ impl Sync {
 
     /// Tells when somebody else changes the branch.
     pub fn watch(&self) -> Records<Event> {
-        self.client.watch(WatchQuery {
-            branch: self.options.branch.clone(),
-            path: TreePath::root(),
-            since: self
-                .reader
-                .at()
-                .map_or(Since::Beginning, |at| Since::Commit(*at)),
-            latest: true,
-            unchanged: false,
-        })
+        self.reader.watch(&*self.client, &self.options.branch)
     }
 
     /// Brings both sides together once. `everything`: repositories that are
@@ -215,6 +208,7 @@ impl Sync {
             if first {
                 asked = self.hear(events, &mut outcome).await;
             }
+            self.make_sure(&mut outcome).await;
             self.prune();
             let mut plan = self.plan(rewound);
             self.push(&mut plan, &mut outcome).await;
@@ -223,8 +217,12 @@ impl Sync {
                 return Ok(outcome);
             }
             self.show(&plan, &mut outcome).await;
+            self.forget(&mut plan, &outcome);
             match self.commit(&plan, &head, &done, &asked, &outcome).await {
                 Ok(commit) => {
+                    if let Some(commit) = commit {
+                        tracing::info!(target: "bridge", "{}: {commit}", self.options.branch);
+                    }
                     outcome.commit = commit;
                     let head = commit.unwrap_or(head);
                     self.remember(&plan, &head, rewound).await?;
@@ -385,7 +383,7 @@ impl Sync {
                 // It was told already, and the answer would be the same.
                 (_, Some((_, error))) => {
                     let error = error.clone();
-                    plan.failed(&push.id(), self.reader.snapshot());
+                    plan.failed(&push, self.reader.snapshot());
                     outcome.failed.push((push, error));
                     continue;
                 }
@@ -393,12 +391,21 @@ impl Sync {
             };
             match pushed {
                 Ok(made) => {
+                    tracing::info!(target: "bridge", "{}: told", push.id());
+                    if let Push::SetRef(repo, _, head) = &push {
+                        self.reach(plan, repo, head, outcome).await;
+                    }
                     self.believe(plan, &push, made);
                     outcome.pushed.push(push);
                 }
                 Err(error) => {
                     tracing::warn!(target: "bridge", "{}: {error}", push.id());
-                    plan.failed(&push.id(), self.reader.snapshot());
+                    plan.failed(&push, self.reader.snapshot());
+                    if let (Push::Comment(repo, number, _), api::Error::Unreachable(_)) =
+                        (&push, &error)
+                    {
+                        self.unsure.insert((repo.clone(), *number));
+                    }
                     if !error.may_pass() && !too_many {
                         self.refused.push((push.clone(), error.clone()));
                     }
@@ -421,19 +428,37 @@ impl Sync {
         }
     }
 
+    /// Statuses of commits that are no heads any more, because of what GitHub
+    /// was told, leave the branch; not those it did not take.
+    fn forget(&mut self, plan: &mut Plan, outcome: &Outcome) {
+        self.prune();
+        let failed: BTreeSet<Id> = outcome.failed.iter().map(|(push, _)| push.id()).collect();
+        let (known, forge) = (&self.known, &self.forge.statuses);
+        plan.wanted.statuses.retain(|key, _| {
+            let (repo, sha, context) = key;
+            let id = || Id::Status(repo.clone(), sha.clone(), context.clone());
+            !known.contains(repo) || forge.contains_key(key) || failed.contains(&id())
+        });
+        plan.wanted.forget_commits();
+    }
+
     /// What GitHub took is what it is now.
     fn believe(&mut self, plan: &mut Plan, push: &Push, made: Option<Comment>) {
         match push {
-            Push::Pr(repo, id, pr, _) => {
-                let mut pr = pr.clone();
-                pr.closed_at = match pr.state {
+            Push::Pr(repo, id, set, _) => {
+                let now = || jiff::Timestamp::now().to_string();
+                let closed_at = match set.state {
                     PrState::Open => None,
-                    PrState::Closed => pr
-                        .closed_at
-                        .or_else(|| Some(jiff::Timestamp::now().to_string())),
+                    PrState::Closed => set.closed_at.clone().or_else(|| Some(now())),
                 };
-                self.forge.add_pr(repo, *id, pr.clone());
-                plan.wanted.add_pr(repo, *id, pr);
+                for side in [&mut self.forge, &mut plan.wanted] {
+                    if let Some(pr) = side.prs.get_mut(&(repo.clone(), *id)) {
+                        pr.title = set.title.clone();
+                        pr.base = set.base.clone();
+                        pr.state = set.state;
+                        pr.closed_at = closed_at.clone();
+                    }
+                }
             }
             Push::Comment(repo, id, draft) => {
                 let posted = made.unwrap_or_else(|| Comment {
@@ -444,6 +469,16 @@ impl Sync {
                 for side in [&mut self.forge, &mut plan.wanted] {
                     if let Some(pr) = side.prs.get_mut(&(repo.clone(), *id)) {
                         pr.comments.push(posted.clone());
+                    }
+                }
+            }
+            Push::Edit(repo, id, said) => {
+                let now = made.as_ref().unwrap_or(said);
+                for side in [&mut self.forge, &mut plan.wanted] {
+                    let pr = side.prs.get_mut(&(repo.clone(), *id));
+                    let mut all = pr.into_iter().flat_map(|pr| &mut pr.comments);
+                    if let Some(comment) = all.find(|comment| comment.id == said.id) {
+                        comment.body = now.body.clone();
                     }
                 }
             }

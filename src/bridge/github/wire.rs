@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::api::Check;
-use crate::forge::{self, Comment, Context, Pr, PrState, RefName, Repo, StatusState, context};
+use crate::forge::{self, Comment, Context, Pr, PrState, RefName, Repo, Sha, StatusState, context};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct User {
@@ -69,6 +69,15 @@ pub struct IssueComment {
     pub id: u64,
     pub user: Option<User>,
     pub body: Option<String>,
+}
+
+/// A comment in the listing of a whole repository.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RepoComment {
+    /// Ends with the number of the issue or pull request.
+    pub issue_url: String,
+    #[serde(flatten)]
+    pub comment: IssueComment,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -183,6 +192,18 @@ pub fn ref_name(full: &str) -> Option<RefName> {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Tag {
     pub object: Object,
+}
+
+/// A tag in the listing of all, with the commit it leads to.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Tagged {
+    pub name: String,
+    pub commit: Tip,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Tip {
+    pub sha: Sha,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

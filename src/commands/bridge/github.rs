@@ -1,6 +1,5 @@
 //! `dk bridge github`: GitHub's state in a branch, both ways.
 
-use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,6 +13,7 @@ use axum::routing::get;
 
 use super::listen::{self, Door};
 use super::state::{State, Status};
+use crate::bridge::chain;
 use crate::bridge::github::auth::{App, Auth};
 use crate::bridge::github::capabilities::Capabilities;
 use crate::bridge::github::hooks::Hooks;
@@ -22,6 +22,7 @@ use crate::bridge::github::notes::Notes;
 use crate::bridge::github::run::{Bridge, Told};
 use crate::bridge::github::sync::{Options, Outcome, Sync};
 use crate::bridge::github::{rest, webhook};
+use crate::commands::daemon::start_log;
 use crate::commands::watch::duration;
 use crate::commands::{Session, completions};
 use crate::forge::Repo;
@@ -120,7 +121,7 @@ pub struct Args {
 }
 
 const AFTER: &str = "Authority:
-The token is what DK_GITHUB_TOKEN says, or is in --token-file, in $HOME/.github/jar/datakit-github-cookie (git-jar's) or in /run/secrets/datakit-github-cookie.
+The token is what DK_GITHUB_TOKEN says, or is in --token-file, or in datakit-github-cookie (git-jar's) in $HOME/.github/jar or in /run/secrets.
 It needs the scope repo, and admin:repo_hook for webhooks. With --app-id, dk is a GitHub App, which can also show statuses as check runs. Neither tokens nor secrets are ever printed, logged or kept in the store.
 
 Capabilities:
@@ -134,7 +135,7 @@ Branches and tags are written only where ref has an entry of its own.
 The branch:
   U/R/.monitor\tthe repository is followed; U/.monitor: all of U are
   U/R/pr/N/\thead, head-repo, state, title, base, owner, draft, labels, merged, closed-at, review
-  U/R/pr/N/comments/I/\tid, user, body; 0 is the description. Another NAME with a body alone is posted (comment:w)
+  U/R/pr/N/comments/I/\tid, user, body; 0 is the description, which only GitHub changes. Another body is set there, and another NAME with a body alone is posted (comment:w); a comment that is removed here comes back
   U/R/ref/heads/NAME/head\tthe commit of a branch; tags/NAME of a tag
   U/R/commit/SHA/status/CONTEXT/\tstate, description, target_url; rebuild-requested after 'Re-run' at GitHub
   .dirty\tbeside .monitor or in pr/N or ref/…: read that again, please
@@ -182,11 +183,6 @@ fn followed(text: &str) -> Result<Followed, String> {
 }
 
 #[derive(serde::Serialize)]
-struct Made {
-    commit: String,
-}
-
-#[derive(serde::Serialize)]
 struct Called {
     method: String,
     path: String,
@@ -199,15 +195,8 @@ const QUESTION: Duration = Duration::from_secs(10);
 
 pub(super) async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
     let ui = &session.ui;
-    for target in logging::TARGETS {
-        logging::set_level(target.name, &args.log_level);
-    }
-    let say = {
-        let ui = ui.clone();
-        Box::new(move |line: &str| ui.line(line))
-    };
     let format = logging::Format::Text;
-    let _log = logging::start(args.log_destination.clone(), format, say);
+    let _log = start_log(ui, &args.log_level, &args.log_destination, format);
 
     let state = State::at(session, args.state_dir.clone(), &args.branch).await?;
     let _held = (!args.dry_run).then(|| state.hold()).transpose()?;
@@ -284,7 +273,7 @@ pub(super) async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
             }
             Told::Failed(error, pause) => {
                 well.store(false, Ordering::Relaxed);
-                let why = super::chain(error);
+                let why = chain(error);
                 let seconds = pause.as_secs_f32();
                 ui.warn(&format!("{why}; trying again in {seconds} s"));
                 status.failure = Some(why);
@@ -370,15 +359,8 @@ async fn once(
 
 /// Prints the commit a sync made.
 fn show(ui: &Ui, outcome: &Outcome) -> anyhow::Result<()> {
-    let Some(commit) = &outcome.commit else {
-        return Ok(());
-    };
-    let made = Made {
-        commit: commit.to_hex(),
-    };
-    let render =
-        |made: &Made, out: &mut dyn Write| -> io::Result<()> { writeln!(out, "{}", made.commit) };
-    ui.show(&made, render)
+    let made = outcome.commit.as_ref();
+    made.map_or(Ok(()), |commit| super::show(ui, commit))
 }
 
 /// Who the bridge is to GitHub.

@@ -6,16 +6,17 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::commands::daemon::Guest;
 
 /// Connections that may be open.
 const MOST: usize = 64;
@@ -65,7 +66,14 @@ pub fn tls(_: &Path, _: &Path) -> anyhow::Result<Acceptor> {
     anyhow::bail!("this dk was built without https, and cannot listen over TLS")
 }
 
-type Handshakes = FuturesUnordered<Pin<Box<dyn Future<Output = Option<Guest>> + Send>>>;
+/// What bytes go over: TCP, or TLS over it.
+pub trait Both: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Both for T {}
+
+/// A connection that was let in.
+type Visitor = Guest<Box<dyn Both>>;
+
+type Handshakes = FuturesUnordered<Pin<Box<dyn Future<Output = Option<Visitor>> + Send>>>;
 
 /// Where connections come in.
 pub struct Door {
@@ -95,12 +103,9 @@ impl Door {
     }
 
     fn welcome(&self, stream: TcpStream, place: OwnedSemaphorePermit) {
-        let until = Box::pin(tokio::time::sleep_until(Instant::now() + self.life));
-        let guest = |stream| Guest {
-            stream,
-            until,
-            _place: place,
-        };
+        // A handshake is part of its time.
+        let end = Instant::now() + self.life;
+        let guest = move |stream: Box<dyn Both>| Guest::new(stream, end, place);
         #[cfg(feature = "https")]
         if let Some(acceptor) = &self.tls {
             let shaken = timeout(PATIENCE, acceptor.accept(stream));
@@ -118,10 +123,10 @@ impl Door {
 }
 
 impl axum::serve::Listener for Door {
-    type Io = Guest;
+    type Io = Visitor;
     type Addr = ();
 
-    async fn accept(&mut self) -> (Guest, ()) {
+    async fn accept(&mut self) -> (Visitor, ()) {
         loop {
             let arrival = async {
                 let place = Arc::clone(&self.places).acquire_owned().await;
@@ -142,54 +147,6 @@ impl axum::serve::Listener for Door {
 
     fn local_addr(&self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-trait Both: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Both for T {}
-
-/// A connection that ends in time.
-pub struct Guest {
-    stream: Box<dyn Both>,
-    until: Pin<Box<Sleep>>,
-    _place: OwnedSemaphorePermit,
-}
-
-impl Guest {
-    /// Returns the stream while its time lasts.
-    fn poll(&mut self, context: &mut Context<'_>) -> io::Result<Pin<&mut Box<dyn Both>>> {
-        match self.until.as_mut().poll(context) {
-            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
-            Poll::Pending => Ok(Pin::new(&mut self.stream)),
-        }
-    }
-}
-
-impl AsyncRead for Guest {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        self.poll(context)?.poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Guest {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.poll(context)?.poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll(context)?.poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll(context)?.poll_shutdown(context)
     }
 }
 

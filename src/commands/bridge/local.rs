@@ -1,13 +1,13 @@
 //! `dk bridge local`: the refs of repositories on this machine.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
 use tokio::sync::watch;
 
+use crate::bridge::chain;
 use crate::bridge::local::{Bridge, Options, Source, Told};
 use crate::client;
 use crate::client::local::{self, Local};
@@ -72,11 +72,6 @@ impl Source for Repository {
     }
 }
 
-#[derive(serde::Serialize)]
-struct Made {
-    commit: String,
-}
-
 pub(super) async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
     let own = session.client.info().await?.id;
     let mut sources: BTreeMap<Repo, Box<dyn Source>> = BTreeMap::new();
@@ -114,12 +109,7 @@ pub(super) async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
     let ui = &session.ui;
     if args.once {
         if let Some(commit) = bridge.sync().await? {
-            ui.show(
-                &Made {
-                    commit: commit.to_hex(),
-                },
-                render,
-            )?;
+            super::show(ui, &commit)?;
         }
         return Ok(());
     }
@@ -138,28 +128,18 @@ pub(super) async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
                 ));
             }
             Told::Committed(commit) => {
-                let made = Made {
-                    commit: commit.to_hex(),
-                };
-                if let Err(error) = ui.show(&made, render) {
+                if let Err(error) = super::show(ui, commit) {
                     failed = Some(error);
                     return ControlFlow::Break(());
                 }
             }
             Told::Failed(error, pause) => {
                 let seconds = pause.as_secs_f32();
-                ui.warn(&format!(
-                    "{}; trying again in {seconds} s",
-                    super::chain(error)
-                ));
+                ui.warn(&format!("{}; trying again in {seconds} s", chain(error)));
             }
         }
         ControlFlow::Continue(())
     };
     bridge.run(told).await?;
     failed.map_or(Ok(()), Err)
-}
-
-fn render(made: &Made, out: &mut dyn Write) -> io::Result<()> {
-    writeln!(out, "{}", made.commit)
 }

@@ -1,7 +1,8 @@
 //! `dk bridge`: keep a branch and the world outside in step.
 
-use crate::client;
 use crate::commands::Session;
+use crate::model::ObjectId;
+use crate::ui::Ui;
 
 mod github;
 mod listen;
@@ -45,13 +46,16 @@ pub(super) async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
     }
 }
 
-/// Returns an error with its causes, on one line.
-fn chain(error: &client::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = std::error::Error::source(error);
-    while let Some(cause) = next {
-        text += &format!(": {cause}");
-        next = cause.source();
-    }
-    text
+/// A commit a bridge made, as it is printed.
+#[derive(serde::Serialize)]
+struct Made {
+    commit: String,
+}
+
+/// Prints the id of a commit that was made.
+fn show(ui: &Ui, commit: &ObjectId) -> anyhow::Result<()> {
+    let made = Made {
+        commit: commit.to_hex(),
+    };
+    ui.show(&made, |made, out| writeln!(out, "{}", made.commit))
 }

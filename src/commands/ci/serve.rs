@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use sd_notify::NotifyState;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::ci::config::{self, Config};
 use crate::ci::engine::{Engine, Options, Secrets, World};
@@ -13,6 +12,7 @@ use crate::ci::runner::{self, Machine};
 use crate::ci::{Stopper, SystemClock, Target};
 use crate::commands::ci::source::Repositories;
 use crate::commands::ci::{check, health, life, page};
+use crate::commands::daemon::{Signalled, Signals, start_log};
 use crate::commands::{Session, hold_signals};
 use crate::logging;
 use crate::ui::{Usage, signals};
@@ -90,7 +90,12 @@ pub(super) async fn run(session: &Session, args: Args) -> anyhow::Result<()> {
     let held = hold_signals();
     let mut asked = Signals::new().context("cannot listen for signals")?;
     let ui = &session.ui;
-    let log = start_log(ui, &args);
+    let log = start_log(
+        ui,
+        &args.log_level,
+        &args.log_destination,
+        logging::Format::Text,
+    );
     let config = read(session, &args.config)?;
     let cache = cache_folder(args.cache_dir.as_deref())?;
     let world = world(session, &args, &config, &cache)?;
@@ -208,49 +213,4 @@ fn secrets(folder: Option<PathBuf>) -> Secrets {
         }
         Ok(value)
     })
-}
-
-/// What a signal asks for.
-enum Signalled {
-    End,
-    Reopen,
-}
-
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-
-    /// Waits for one that asks for the end.
-    async fn end(&mut self) {
-        while matches!(self.next().await, Signalled::Reopen) {}
-    }
-
-    /// Waits for the next. Cancel-safe.
-    async fn next(&mut self) -> Signalled {
-        tokio::select! {
-            _ = self.interrupt.recv() => Signalled::End,
-            _ = self.terminate.recv() => Signalled::End,
-            _ = self.hangup.recv() => Signalled::Reopen,
-        }
-    }
-}
-
-fn start_log(ui: &crate::ui::Ui, args: &Args) -> logging::Log {
-    for target in logging::TARGETS {
-        logging::set_level(target.name, &args.log_level);
-    }
-    let ui = ui.clone();
-    let say = Box::new(move |line: &str| ui.line(line));
-    logging::start(args.log_destination.clone(), logging::Format::Text, say)
 }

@@ -1,11 +1,8 @@
 //! What other programs ask a server for over HTTP: its counts, and whether it
 //! is well.
 
-use std::future::Future as _;
 use std::io;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
@@ -13,11 +10,11 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::listen::{self, lock};
+use crate::commands::daemon::Guest;
 use crate::metrics::metrics;
 use crate::model::BranchName;
 use crate::ninep::transport::{Endpoint, Error, Listener, Stream};
@@ -151,20 +148,16 @@ struct Door {
 }
 
 impl axum::serve::Listener for Door {
-    type Io = Guest;
+    type Io = Guest<Stream>;
     type Addr = String;
 
-    async fn accept(&mut self) -> (Guest, String) {
+    async fn accept(&mut self) -> (Guest<Stream>, String) {
         loop {
             let place = Arc::clone(&self.places).acquire_owned().await;
             match (self.listener.accept().await, place) {
                 (Ok((stream, peer)), Ok(place)) => {
-                    let guest = Guest {
-                        stream,
-                        until: Box::pin(tokio::time::sleep_until(Instant::now() + LIFE)),
-                        _place: place,
-                    };
-                    return (guest, peer);
+                    let end = Instant::now() + LIFE;
+                    return (Guest::new(stream, end, place), peer);
                 }
                 _ => sleep(Duration::from_millis(200)).await,
             }
@@ -173,51 +166,6 @@ impl axum::serve::Listener for Door {
 
     fn local_addr(&self) -> io::Result<String> {
         Ok(self.listener.endpoint().to_string())
-    }
-}
-
-/// A connection that ends in time.
-struct Guest {
-    stream: Stream,
-    until: Pin<Box<Sleep>>,
-    _place: OwnedSemaphorePermit,
-}
-
-impl Guest {
-    /// Returns the stream while its time lasts.
-    fn poll(&mut self, context: &mut Context<'_>) -> io::Result<Pin<&mut Stream>> {
-        match self.until.as_mut().poll(context) {
-            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
-            Poll::Pending => Ok(Pin::new(&mut self.stream)),
-        }
-    }
-}
-
-impl AsyncRead for Guest {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        self.poll(context)?.poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Guest {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.poll(context)?.poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll(context)?.poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll(context)?.poll_shutdown(context)
     }
 }
 

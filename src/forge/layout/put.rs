@@ -21,6 +21,17 @@ pub(super) struct Puts {
     pub(super) gone: HashSet<String>,
 }
 
+/// Adds edits to others, but for those below what goes with these.
+pub fn add(puts: &mut Vec<Put>, mut more: Vec<Put>) {
+    let gone = puts.iter().filter(|put| put.content.is_none());
+    let gone: HashSet<&str> = gone.map(|put| put.path.as_str()).collect();
+    more.retain(|put| {
+        let mut above = put.path.match_indices('/').map(|(end, _)| &put.path[..end]);
+        !above.any(|folder| gone.contains(folder))
+    });
+    puts.extend(more);
+}
+
 /// Returns a change of the branch as the client takes it.
 pub fn change(puts: Vec<Put>) -> Edits {
     Box::new(move |sink: &mut dyn Sink| {

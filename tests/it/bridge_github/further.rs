@@ -71,6 +71,7 @@ async fn a_branch_that_starts_empty_removes_nothing() {
     }
 }
 
+/// moby/datakit#220: comments both ways.
 #[tokio::test]
 async fn comments_are_posted_once() {
     let mut world = World::prepared("*:r,comment:rw", both_open()).await;
@@ -161,6 +162,7 @@ async fn a_comment_that_cannot_be_posted_yet_waits() {
     assert!(says.prs[&(repo(), 1)].drafts.is_empty());
 }
 
+/// moby/datakit#235, #236 and #318: what is closed was kept, or not, by chance.
 #[tokio::test]
 async fn closed_pull_requests_are_kept_for_a_while() {
     let mut world = World::prepared("*:r", both_open()).await;
@@ -200,6 +202,7 @@ async fn closed_pull_requests_are_kept_for_a_while() {
     assert!(world.says().await.prs.is_empty());
 }
 
+/// moby/datakit#419 and #401: all of an organisation.
 #[tokio::test]
 async fn accounts_are_followed_with_all_that_is_theirs() {
     let mut is = both_open();

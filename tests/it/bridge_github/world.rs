@@ -139,6 +139,12 @@ impl Api for Fake {
             }
             Push::SetRef(repo, name, head) => hub.is.add_ref(&repo, &name, head),
             Push::RemoveRef(repo, name) => hub.is.remove(&Id::Ref(repo, name)),
+            Push::Edit(repo, number, edited) => {
+                let pr = hub.is.prs.get_mut(&(repo, number)).unwrap();
+                let mut all = pr.comments.iter_mut();
+                let id = edited.id;
+                *all.find(|comment| comment.id == id).unwrap() = edited;
+            }
             Push::Comment(repo, number, draft) => {
                 let id = 76 + hub.pushed.len() as u64;
                 let posted = Comment {

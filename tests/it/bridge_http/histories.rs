@@ -2,6 +2,8 @@
 //! events, crashes. Once it is quiet both sides agree, and nothing was said
 //! twice.
 
+use std::time::Duration;
+
 use datakit::bridge::github::webhook::parse;
 use datakit::forge::*;
 
@@ -165,8 +167,13 @@ async fn both_sides_agree_once_it_is_quiet() {
             if dice.roll(2) == 0 {
                 world.hub.world().faults = faults.into();
             }
-            world.hear(&heard).await;
-            if dice.roll(3) == 0 {
+            // It may be killed at any time, in the middle of it too.
+            let life = match dice.roll(4) {
+                0 => Duration::from_micros(dice.roll(20_000) as u64),
+                _ => Duration::MAX,
+            };
+            let ended = tokio::time::timeout(life, world.hear(&heard)).await;
+            if ended.is_err() || dice.roll(3) == 0 {
                 world.restart();
             }
         }

@@ -110,11 +110,12 @@ fn label(id: usize, name: &str) -> Value {
     })
 }
 
-pub fn comment(comment: &Comment) -> Value {
+pub fn comment(repo: &Repo, number: u64, comment: &Comment) -> Value {
     made(
         "issue-comment",
         json!({
             "id": comment.id,
+            "issue_url": format!("https://api.github.com/repos/{repo}/issues/{number}"),
             "user": user(&comment.user),
             "body": String::from_utf8_lossy(&comment.body),
         }),
@@ -139,6 +140,14 @@ pub fn tag(sha: &str, kind: &str, target: &str) -> Value {
     made(
         "git-tag",
         json!({ "sha": sha, "object": { "type": kind, "sha": target } }),
+    )
+}
+
+/// One in the listing of all.
+pub fn tagged(name: &str, commit: &str) -> Value {
+    made(
+        "tag",
+        json!({ "name": name, "commit": { "sha": commit, "url": "https://example.org/" } }),
     )
 }
 

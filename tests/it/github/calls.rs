@@ -231,10 +231,46 @@ impl World {
                         .collect(),
                 )
             }
+            ("GET", ["issues", "comments"]) => {
+                let of = (repo.clone(), 0)..=(repo.clone(), u64::MAX);
+                let prs = self.is.prs.range(of);
+                let mut all: Vec<(u64, &Comment)> = prs
+                    .flat_map(|((_, number), pr)| {
+                        let said = pr.comments.iter().filter(|comment| comment.id != 0);
+                        said.map(|comment| (*number, comment))
+                    })
+                    .collect();
+                all.sort_by_key(|(_, comment)| comment.id);
+                let shown = all.into_iter();
+                let shown = shown.map(|(number, comment)| answers::comment(repo, number, comment));
+                Answer::list(shown.collect())
+            }
+            ("PATCH", ["issues", "comments", id]) => {
+                let id = number(id);
+                let of = (repo.clone(), 0)..=(repo.clone(), u64::MAX);
+                let mut all = self.is.prs.range_mut(of);
+                let found = all.find_map(|((_, number), pr)| {
+                    let mut said = pr.comments.iter_mut();
+                    Some((*number, said.find(|comment| comment.id == id && id != 0)?))
+                });
+                let Some((number, comment)) = found else {
+                    return missing();
+                };
+                let body = call.json()["body"].as_str().unwrap_or_default().to_owned();
+                if body.trim().is_empty() {
+                    return Answer::error(422, "Validation Failed: body cannot be blank");
+                }
+                comment.body = body.into();
+                let answer = answers::comment(repo, number, comment);
+                told.push(hooks::comment(repo, number));
+                Answer::new(200, answer)
+            }
             ("GET", ["issues", id, "comments"]) => {
                 match self.is.prs.get(&(repo.clone(), number(id))) {
                     Some(pr) => {
-                        Answer::list(pr.comments.iter().skip(1).map(answers::comment).collect())
+                        let said = pr.comments.iter().skip(1);
+                        let shown = said.map(|one| answers::comment(repo, number(id), one));
+                        Answer::list(shown.collect())
                     }
                     None => missing(),
                 }
@@ -253,7 +289,7 @@ impl World {
                 };
                 pr.comments.push(comment.clone());
                 told.push(hooks::comment(repo, key.1));
-                Answer::new(201, answers::comment(&comment))
+                Answer::new(201, answers::comment(repo, key.1, &comment))
             }
             ("GET", ["git", "matching-refs", kind, ..]) => {
                 let prefix = format!("{kind}/");
@@ -285,6 +321,14 @@ impl World {
                 self.is.add_ref(repo, &name, sha.into());
                 told.push(hooks::push(repo, &name, Some(sha)));
                 Answer::new(201, answers::reference(&name, "commit", sha))
+            }
+            ("GET", ["tags"]) => {
+                let all = self.refs(repo).filter_map(|(name, sha)| {
+                    let name = name.to_string();
+                    let name = name.strip_prefix("tags/")?;
+                    Some(answers::tagged(name, &self.peeled(&sha)?))
+                });
+                Answer::list(all.collect())
             }
             ("GET", ["git", "tags", sha]) => match self.objects.get(*sha) {
                 Some((kind, target)) => Answer::new(200, answers::tag(sha, kind, target)),
@@ -348,6 +392,15 @@ impl World {
             .range(from..)
             .take_while(move |((of, _), _)| of == repo);
         all.map(|((_, name), sha)| (name.clone(), sha.clone()))
+    }
+
+    /// The commit an object leads to.
+    fn peeled(&self, sha: &str) -> Option<Sha> {
+        match (self.kind(sha), self.objects.get(sha)) {
+            ("commit", _) => Some(sha.into()),
+            ("tag", Some((_, target))) => self.peeled(target),
+            _ => None,
+        }
     }
 
     fn kind(&self, sha: &str) -> &'static str {

@@ -391,7 +391,12 @@ fn paginate(world: &World, url: &str, call: &calls::Call<'_>, answer: &mut Answe
             Some((repo, rest)) => format!("/repositories/{}{rest}", world.number(&repo)),
             None => call.path.to_owned(),
         };
-        let link = format!("<{url}{path}?{}>; rel=\"next\"", query.join("&"));
+        let mut link = format!("<{url}{path}?{}>; rel=\"next\"", query.join("&"));
+        if !cursors {
+            query.pop();
+            query.push(format!("page={last}"));
+            link += &format!(", <{url}{path}?{}>; rel=\"last\"", query.join("&"));
+        }
         answer.headers.push(("link", link));
     }
     match name {

@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 
 use super::{Asked, Outcome, Sync};
 use crate::bridge::github::notes::HEAD;
-use crate::bridge::github::plan::Plan;
+use crate::bridge::github::plan::{Plan, agreed_pr};
 use crate::client::{CommitOptions, Empty, Expect, Result};
-use crate::forge::layout::{Dirty, change};
+use crate::forge::layout::{self, Dirty, change};
 use crate::forge::{Difference, Id, Repo};
 use crate::model::ObjectId;
 
@@ -32,7 +32,7 @@ impl Sync {
             if puts.is_empty() && !more.is_empty() {
                 reason = why.into();
             }
-            puts.extend(more);
+            layout::add(&mut puts, more);
         };
         for (repo, sha, context) in asked {
             let contexts = match context {
@@ -61,7 +61,7 @@ impl Sync {
     }
 
     /// Returns what makes the `.error` files say what could not be read.
-    fn reasons(&self, outcome: &Outcome) -> Vec<Vec<crate::forge::layout::Put>> {
+    fn reasons(&self, outcome: &Outcome) -> Vec<Vec<layout::Put>> {
         let mut all = Vec::new();
         let known = &self.reader.snapshot().repos;
         let repos: BTreeSet<&Repo> = known.iter().chain(outcome.unread.keys()).collect();
@@ -94,11 +94,14 @@ impl Sync {
         // Where they differ (it could not be told), the old agreement stands.
         let mut agreed = plan.wanted.clone();
         let still = plan.wanted.since(&self.forge);
-        for key in still.updated.prs.keys() {
+        for (key, wanted) in &still.updated.prs {
+            let before = memory.snapshot().prs.get(key);
+            let both = match self.forge.prs.get(key) {
+                Some(forge) => agreed_pr(wanted, forge, before),
+                None => before.cloned(),
+            };
             agreed.prs.remove(key);
-            agreed
-                .prs
-                .extend(memory.snapshot().prs.get_key_value(key).map(own));
+            agreed.prs.extend(both.map(|pr| (key.clone(), pr)));
         }
         for key in still.updated.refs.keys() {
             agreed.refs.remove(key);

@@ -10,6 +10,7 @@ use futures_util::StreamExt as _;
 use super::{Asked, Outcome, Sync};
 use crate::bridge::github::api;
 use crate::bridge::github::capabilities::Resource;
+use crate::bridge::github::plan::Plan;
 use crate::bridge::github::read::{import, statuses};
 use crate::forge::layout::Dirty;
 use crate::forge::{Id, Pr, PrState, Repo};
@@ -151,6 +152,15 @@ impl Sync {
         }
     }
 
+    /// Reads the pull requests again on which a comment may be already.
+    pub(super) async fn make_sure(&mut self, outcome: &mut Outcome) {
+        for (repo, number) in std::mem::take(&mut self.unsure) {
+            if self.known.contains(&repo) {
+                self.look(&repo, number, outcome).await;
+            }
+        }
+    }
+
     /// Reads the statuses of a commit that is new.
     async fn arrive(&mut self, repo: &Repo, sha: &str, outcome: &mut Outcome) {
         if self.forge.commits.contains(&(repo.clone(), sha.into())) {
@@ -159,6 +169,33 @@ impl Sync {
         let caps = &self.options.capabilities;
         match statuses(&*self.api, caps, repo, [sha].into()).await {
             Ok(found) => self.forge.merge(found),
+            Err(error) => self.lose(repo, error, outcome),
+        }
+    }
+
+    /// Takes in the statuses of a commit that a ref is moved to from here.
+    pub(super) async fn reach(
+        &mut self,
+        plan: &mut Plan,
+        repo: &Repo,
+        sha: &str,
+        outcome: &mut Outcome,
+    ) {
+        let (prs, refs) = (&self.forge.prs, &self.forge.refs);
+        let is_head = prs.iter().any(|((of, _), pr)| of == repo && pr.head == sha)
+            || refs.iter().any(|((of, _), head)| of == repo && head == sha);
+        if is_head {
+            return;
+        }
+        match statuses(&*self.api, &self.options.capabilities, repo, [sha].into()).await {
+            Ok(found) => {
+                for (key, status) in &found.statuses {
+                    if !plan.wanted.statuses.contains_key(key) {
+                        plan.wanted.add_status(repo, sha, &key.2, status.clone());
+                    }
+                }
+                self.forge.merge(found);
+            }
             Err(error) => self.lose(repo, error, outcome),
         }
     }
