@@ -188,6 +188,8 @@ pub struct Store {
     pub engine: Arc<dyn engine::Engine>,
     hub: watch::Hub,
     transactions: transaction::Recent,
+    /// They are kept out of clones: seen to, once.
+    hidden: std::sync::OnceLock<()>,
 }
 
 impl Store {
@@ -197,6 +199,7 @@ impl Store {
             engine,
             hub: watch::Hub::default(),
             transactions: transaction::Recent::default(),
+            hidden: std::sync::OnceLock::new(),
         }
     }
 

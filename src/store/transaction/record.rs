@@ -191,10 +191,14 @@ impl Store {
 
     /// Keeps transactions out of clones and mirror pushes, before the first one.
     pub(in crate::store) fn hide_transactions(&self) -> Result<()> {
-        match self.engine.repository() {
-            Some(repository) => repository.hide_refs("refs/dk"),
-            None => Ok(()),
+        if self.hidden.get().is_none() {
+            if let Some(repository) = self.engine.repository() {
+                repository.hide_refs("refs/dk")?;
+            }
+            // Another may have seen to it at the same time.
+            let _ = self.hidden.set(());
         }
+        Ok(())
     }
 }
 
