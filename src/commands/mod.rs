@@ -101,8 +101,8 @@ impl Cli {
         let named = |command: &clap::Command| line.iter().any(|word| word == command.get_name());
         let all = <Command as clap::Subcommand>::augment_subcommands(clap::Command::new("dk"));
         let commands = all.get_subcommands().filter(|it| named(it)).cloned();
-        let lean =
-            <Global as clap::Args>::augment_args(clap::Command::new("dk")).subcommands(commands);
+        let lean = clap::Command::new("dk").disable_help_subcommand(true);
+        let lean = <Global as clap::Args>::augment_args(lean).subcommands(commands);
         Self::from_arg_matches(&lean.try_get_matches_from(line)?)
     }
 
