@@ -294,25 +294,14 @@ pub fn github(visit: &mut Visit, post: bool) -> Result<Answer, Failure> {
     }
     let text = |name: &str| visit.form.text(name).to_owned();
     let (id, secret, callback) = (text("client-id"), text("client-secret"), text("callback"));
-    let mut errors = Vec::new();
-    if id.is_empty() && !(secret.is_empty() && callback.is_empty()) {
-        errors.push(("client-id", "Cannot be empty".to_owned()));
-    }
-    if !id.is_empty() && secret.is_empty() {
-        errors.push(("client-secret", "Cannot be empty".into()));
-    }
-    let url = callback.starts_with("https://") || callback.starts_with("http://");
-    if !callback.is_empty() && !url {
-        errors.push(("callback", "Not a URL".into()));
-    }
-    if !errors.is_empty() {
-        return Ok(github_form(visit, &id, &callback, &errors));
-    }
-    let application = (!id.is_empty()).then(|| Application {
-        client_id: id,
-        client_secret: secret,
-        callback: (!callback.is_empty()).then_some(callback),
-    });
+    let application = match Application::entered(&id, &secret, &callback) {
+        Ok(application) => application,
+        Err(errors) => {
+            let told = |(field, why): (&'static str, &str)| (field, why.to_owned());
+            let errors: Vec<_> = errors.into_iter().map(told).collect();
+            return Ok(github_form(visit, &id, &callback, &errors));
+        }
+    };
     let github = &visit.app.auth.github;
     github.configure(application.as_ref()).map_err(|error| {
         tracing::error!(target: "ci", "the application at GitHub cannot be written: {error}");

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 
 use crate::ci::web::auth::FOLDER;
+use crate::ci::web::auth::github::{Application, Endpoints, GitHub};
 use crate::ci::web::auth::passwords::{Error, Passwords};
 use crate::client;
 use crate::commands::blocking;
@@ -22,6 +23,7 @@ use crate::ui::{Ui, Usage};
   dk ci user add alice --secrets-dir /etc/dk-ci
   pass ci/alice | dk ci user add alice --secrets-dir /etc/dk-ci --password-file -
   dk ci user list --secrets-dir /etc/dk-ci
+  dk ci user github --client-id Iv1.8a61 --client-secret-file - --secrets-dir /etc/dk-ci
 
 JSON:
   {\"name\"}")]
@@ -52,6 +54,28 @@ enum Command {
     },
     /// List the users
     List {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Let users of GitHub log in, by an OAuth application registered there
+    Github {
+        /// The application's client id
+        #[arg(
+            long,
+            value_name = "ID",
+            required_unless_present = "off",
+            requires = "client_secret_file"
+        )]
+        client_id: Option<String>,
+        /// Read its client secret from the first line of a file, or of stdin with -
+        #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+        client_secret_file: Option<PathBuf>,
+        /// Where GitHub sends a browser back to, if not where the application says
+        #[arg(long, value_name = "URL", value_hint = clap::ValueHint::Url)]
+        callback: Option<String>,
+        /// Let them no more
+        #[arg(long, conflicts_with_all = ["client_id", "client_secret_file", "callback"])]
+        off: bool,
         #[command(flatten)]
         place: Place,
     },
@@ -111,6 +135,29 @@ pub(super) async fn run(ui: &Ui, args: Args) -> anyhow::Result<()> {
             }
             records.finish()
         }
+        Command::Github {
+            client_id,
+            client_secret_file,
+            callback,
+            off: _,
+            place,
+        } => {
+            blocking(move || {
+                let secret = client_secret_file.as_deref().map(read).transpose()?;
+                let text = |entered: Option<String>| entered.unwrap_or_default();
+                let (id, secret) = (text(client_id), text(secret));
+                let application = Application::entered(&id, &secret, &text(callback));
+                let application = application.map_err(|errors| {
+                    let told = errors.iter().map(|(field, why)| format!("{field}: {why}"));
+                    Usage::new(told.collect::<Vec<_>>().join(", "))
+                })?;
+                let github = GitHub::within(&place.secrets_dir.join(FOLDER), Endpoints::default());
+                github
+                    .configure(application.as_ref())
+                    .context("cannot write the application")
+            })
+            .await
+        }
     }
 }
 
@@ -127,7 +174,7 @@ fn read(file: &std::path::Path) -> anyhow::Result<String> {
     let mut text = String::new();
     from.take(LONGEST)
         .read_to_string(&mut text)
-        .with_context(|| format!("{}: the password cannot be read", file.display()))?;
+        .with_context(|| format!("{} cannot be read", file.display()))?;
     Ok(text.lines().next().unwrap_or_default().to_owned())
 }
 

@@ -3,6 +3,7 @@
 use std::io::Read as _;
 
 use datakit::ci::layout;
+use datakit::ci::web::auth::github::{Endpoints, GitHub};
 use insta::assert_snapshot;
 
 use super::site::{build, sha};
@@ -305,6 +306,40 @@ fn users_are_kept_in_a_file() {
     "#);
     assert_snapshot!(user(&["list", "--json"], ""), @r#"{"name":"admin"}"#);
     assert!(!sandbox.read("secrets/web/passwords").contains("staple"));
+}
+
+#[test]
+fn users_of_github_are_let_in_by_a_command() {
+    let sandbox = Sandbox::new();
+    let github = |arguments: &[&str], input: &str| {
+        let mut all = vec!["ci", "user", "github", "--secrets-dir", "secrets"];
+        all.extend(arguments);
+        sandbox.dk_with(input, all)
+    };
+    let application = || {
+        let folder = sandbox.join("secrets/web");
+        let known = GitHub::within(&folder, Endpoints::default());
+        known.application().unwrap()
+    };
+    let by_file = ["--client-id", "the-id", "--client-secret-file", "-"];
+    assert_snapshot!(github(&by_file, "s3cret\n"), @"");
+    let known = application().unwrap();
+    assert_eq!(
+        (&*known.client_id, &*known.client_secret, known.callback),
+        ("the-id", "s3cret", None)
+    );
+    let wrong = [&by_file[..], &["--callback", "x"]].concat();
+    assert_snapshot!(github(&wrong, "other"), @r"
+    ! dk: callback: Not a URL
+    exit status 2
+    ");
+    assert_snapshot!(github(&by_file, "\n"), @r"
+    ! dk: client-secret: Cannot be empty
+    exit status 2
+    ");
+    assert!(application().is_some_and(|known| known.client_secret == "s3cret"));
+    assert_snapshot!(github(&["--off"], ""), @"");
+    assert!(application().is_none());
 }
 
 #[test]

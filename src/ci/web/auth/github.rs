@@ -39,6 +39,34 @@ impl std::fmt::Debug for Application {
 }
 
 impl Application {
+    /// Checks what somebody entered: all of it, or nothing for no application.
+    /// The errors are told by the name of the field.
+    pub fn entered(
+        id: &str,
+        secret: &str,
+        callback: &str,
+    ) -> Result<Option<Self>, Vec<(&'static str, &'static str)>> {
+        let mut errors = Vec::new();
+        if id.is_empty() && !(secret.is_empty() && callback.is_empty()) {
+            errors.push(("client-id", "Cannot be empty"));
+        }
+        if !id.is_empty() && secret.is_empty() {
+            errors.push(("client-secret", "Cannot be empty"));
+        }
+        let url = callback.starts_with("https://") || callback.starts_with("http://");
+        if !callback.is_empty() && !url {
+            errors.push(("callback", "Not a URL"));
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        Ok((!id.is_empty()).then(|| Self {
+            client_id: id.to_owned(),
+            client_secret: secret.to_owned(),
+            callback: (!callback.is_empty()).then(|| callback.to_owned()),
+        }))
+    }
+
     /// What a code is exchanged for a token with.
     fn exchange(&self, code: &str) -> String {
         let mut form = form_urlencoded::Serializer::new(String::new());
