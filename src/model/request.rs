@@ -269,7 +269,7 @@ pub trait Progress: Send + Sync {
     /// A line worth showing as it is (`remote: …`).
     fn line(&self, text: &str);
     /// Tells whether nobody waits for the outcome any more: what may be left
-    /// half done then ends with [`Kind::Interrupted`].
+    /// half done then ends with [`Kind::Interrupted`](crate::model::Kind::Interrupted).
     fn is_cancelled(&self) -> bool {
         false
     }
