@@ -16,7 +16,7 @@ use crate::ci::Script;
 use crate::ci::config::{Covers, Globs};
 use crate::client::{At, Client, Result};
 use crate::forge::Sha;
-use crate::model::text::quote;
+use crate::model::text::{hex, quote};
 use crate::model::{Item, ObjectId, TreePath};
 
 /// Digits of a digest.
@@ -77,7 +77,7 @@ impl Key {
                 }
             }
         }
-        self.part("run", hex(&hash.finalize()));
+        self.part("run", digits(&hash.finalize()));
     }
 
     pub fn variables(&mut self, variables: &BTreeMap<String, String>) {
@@ -101,7 +101,7 @@ impl Key {
                 hash.update(b"\0");
             }
             let what = format!("inputs ({} files and folders)", inputs.len());
-            return self.part(&what, hex(&hash.finalize()));
+            return self.part(&what, digits(&hash.finalize()));
         }
         for item in inputs {
             let path = match item.path.is_root() {
@@ -126,11 +126,11 @@ impl Key {
 
 /// Returns a digest of bytes, as names and keys have it.
 pub fn digest_of(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
+    digits(&Sha256::digest(bytes))
 }
 
-fn hex(bytes: &[u8]) -> String {
-    let mut text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+fn digits(bytes: &[u8]) -> String {
+    let mut text = hex(bytes);
     text.truncate(DIGITS);
     text
 }

@@ -134,6 +134,22 @@ pub fn xargs_word(bytes: &[u8]) -> Vec<u8> {
     out
 }
 
+/// Returns an error with its causes, on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text += &format!(": {cause}");
+        next = cause.source();
+    }
+    text
+}
+
+/// Returns bytes as hexadecimal digits, two each.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Text from a commit made fit for a terminal: control characters but newline
 /// and tab are shown as `^X` or as escapes, bytes that are not UTF-8 as `\ooo`.
 pub fn printable(bytes: &[u8]) -> String {

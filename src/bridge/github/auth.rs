@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use super::api::{Error, Result};
 use super::http::Of;
-use crate::bridge::chain;
+use crate::model::text::chain;
 
 /// Who asks.
 pub enum Auth {

@@ -21,11 +21,12 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
 use super::api::{Error, Event, Result};
-use super::http::{Http, Of, PAGE, hex, parse};
+use super::http::{Http, Of, PAGE, parse};
 use super::notes::Notes;
 use super::webhook::{self, Inbox};
 use super::wire::{Delivered, Delivery, Hook, Numbered};
 use crate::forge::Repo;
+use crate::model::text::hex;
 
 /// What is to be told of a repository.
 const EVENTS: [&str; 9] = [

@@ -26,9 +26,9 @@ use tokio::time::Instant;
 use super::api::{Error, Result};
 use super::auth::Auth;
 use super::notes::Notes;
-use crate::bridge::chain;
 use crate::forge::Repo;
 use crate::metrics::{Call, metrics};
+use crate::model::text::{chain, hex};
 
 mod limits;
 
@@ -517,10 +517,6 @@ fn page_number(url: &str) -> Option<usize> {
     let (_, query) = url.split_once('?')?;
     let mut parts = query.split('&');
     parts.find_map(|part| part.strip_prefix("page=")?.parse().ok())
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -12,12 +12,12 @@ use crate::ci::config::Retry;
 use crate::ci::engine::log::{self, Growing};
 use crate::ci::engine::pool::Slot;
 use crate::ci::engine::results::{Running, Shared, Why};
-use crate::ci::engine::source::chain;
 use crate::ci::key;
 use crate::ci::layout::{Build, Outcome, SavedLog, State, Target};
 use crate::ci::{Ended, Job, LogSink as _, Outputs, Placed, Script, Secret, Stop, Use};
 use crate::client::{self, Client};
 use crate::metrics::metrics;
+use crate::model::text::chain;
 use crate::model::{Item, Kind, TreePath};
 
 /// Pauses before a change of the store is tried again: doubled up to the longest.

@@ -10,13 +10,14 @@ use std::sync::{Arc, Mutex};
 use crate::ci::config::{self, Also, Cell, Project, Source, Step, Steps, Untrusted};
 use crate::ci::engine::build::Plan;
 use crate::ci::engine::results::{Answer, Shared, lock};
-use crate::ci::engine::source::{Fetched, chain};
+use crate::ci::engine::source::Fetched;
 use crate::ci::history::{self, Record};
 use crate::ci::key::{Domain, Key, Tree, digest_of};
 use crate::ci::layout::{self, Logs, Outcome, Output, Place, State, Target};
 use crate::ci::{Done, Placed, files, term};
 use crate::client::{At, Result};
 use crate::forge::{Id, Pr, Repo, Sha, Snapshot};
+use crate::model::text::chain;
 use crate::model::{BranchName, ObjectId, TreePath};
 
 /// The cell that stands for steps that cannot be read.

@@ -32,6 +32,7 @@ use crate::client::{At, CommitOptions, Empty, Error, Result, Since, WatchQuery};
 use crate::forge::Sha;
 use crate::forge::layout::Reader;
 use crate::metrics::metrics;
+use crate::model::text::chain;
 use crate::model::{BranchName, Kind, ObjectId, TreePath};
 
 mod asked;
@@ -50,7 +51,7 @@ use evaluate::{Evaluation, Read, Subject, Verdict};
 use inbox::Inbox;
 use pool::Pools;
 use results::{Shared, Why};
-use source::{Fetches, chain};
+use source::Fetches;
 use statuses::Statuses;
 use targets::Targets;
 

@@ -13,8 +13,9 @@ use tokio::time::Instant;
 
 use crate::ci::engine::results::lock;
 use crate::ci::{Done, Sources, Target};
-use crate::client::{self, Client};
+use crate::client::Client;
 use crate::forge::{Repo, Sha};
+use crate::model::text::chain;
 
 /// How long a round waits for what may be at hand.
 const MOMENT: Duration = Duration::from_millis(100);
@@ -121,15 +122,4 @@ impl Fetches {
         });
         asked
     }
-}
-
-/// Returns an error with its causes, on one line.
-pub(super) fn chain(error: &client::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = std::error::Error::source(error);
-    while let Some(cause) = next {
-        text += &format!(": {cause}");
-        next = cause.source();
-    }
-    text
 }

@@ -12,6 +12,7 @@ use crate::ci::view::{self, Look};
 use crate::ci::{Pool, Target, Use};
 use crate::forge::Repo;
 use crate::metrics::metrics;
+use crate::model::text::hex;
 
 /// Moments of a history that are given at most.
 const MOMENTS: u64 = 1000;
@@ -201,11 +202,7 @@ pub fn counts(visit: &Visit) -> Result<Answer, Failure> {
         .and_then(|value| value.strip_prefix("Bearer "));
     let digest = |token: &str| {
         use sha2::Digest as _;
-        let digest = sha2::Sha256::digest(token.trim());
-        digest
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect::<String>()
+        hex(&sha2::Sha256::digest(token.trim()))
     };
     let wanted = visit.app.settings.web.metrics_token.as_deref();
     match (wanted, given) {

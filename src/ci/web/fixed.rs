@@ -6,6 +6,7 @@ use axum::http::{HeaderValue, header};
 use sha2::{Digest as _, Sha256};
 
 use super::visit::{Answer, Failure, Visit, whole};
+use crate::model::text::hex;
 
 const FILES: &[(&str, &str, &str)] = &[
     (
@@ -52,10 +53,7 @@ pub fn version() -> &'static str {
             hash.update(text);
         }
         let digest = hash.finalize();
-        digest[..6]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        hex(&digest[..6])
     });
     &VERSION
 }

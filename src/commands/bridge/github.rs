@@ -13,7 +13,6 @@ use axum::routing::get;
 
 use super::listen::{self, Door};
 use super::state::{State, Status};
-use crate::bridge::chain;
 use crate::bridge::github::auth::{App, Auth};
 use crate::bridge::github::capabilities::Capabilities;
 use crate::bridge::github::hooks::Hooks;
@@ -29,6 +28,7 @@ use crate::forge::Repo;
 use crate::logging;
 use crate::metrics::metrics;
 use crate::model::BranchName;
+use crate::model::text::chain;
 use crate::ui::{Exit, Ui, Usage};
 
 /// Keep GitHub's pull requests, branches and statuses in a branch, both ways

@@ -7,13 +7,13 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use tokio::sync::watch;
 
-use crate::bridge::chain;
 use crate::bridge::local::{Bridge, Options, Source, Told};
 use crate::client;
 use crate::client::local::{self, Local};
 use crate::commands::{Session, completions};
 use crate::forge::{RefName, Repo, Sha};
 use crate::model::BranchName;
+use crate::model::text::chain;
 use crate::ui::{Exit, Usage};
 
 /// Keep the branches of local repositories in a branch of the store

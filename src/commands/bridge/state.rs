@@ -15,6 +15,7 @@ use crate::bridge::github::hooks;
 use crate::bridge::github::http::Budget;
 use crate::commands::Session;
 use crate::model::BranchName;
+use crate::model::text::hex;
 use crate::ui::Usage;
 
 const SECRET: &str = "webhook-secret";
@@ -58,9 +59,7 @@ impl State {
         hash.update(info.id.unwrap_or(info.url));
         hash.update(b"\0");
         hash.update(branch.as_bytes());
-        let name = hash.finalize()[..8]
-            .iter()
-            .fold(String::new(), |name, byte| format!("{name}{byte:02x}"));
+        let name = hex(&hash.finalize()[..8]);
         Ok(Self(above.join("dk/bridge").join(name)))
     }
 

@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::listen::{Stop, lock, stopped};
 use crate::metrics::metrics;
 use crate::model::request::Progress;
+use crate::model::text::chain;
 use crate::model::{BranchName, ObjectId};
 use crate::store::{self, Store, face};
 
@@ -328,16 +329,6 @@ fn refusal(why: &str, said: &[String]) -> Refused {
         why: why.into(),
         branches: said.iter().filter_map(refused).collect(),
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text += &format!(": {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// Keeps the lines a push prints.

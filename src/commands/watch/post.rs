@@ -16,6 +16,7 @@ use sha2::Sha256;
 
 use super::emit::Record;
 use crate::model::BranchName;
+use crate::model::text::{chain, hex};
 use crate::ui::{Exit, Ui, Usage};
 
 /// How long one answer may take.
@@ -132,7 +133,7 @@ impl Post {
                 status => Tried::Refused(status),
             },
             // A URL may hold a password.
-            Err(error) => Tried::Later(causes(&error.without_url()), None),
+            Err(error) => Tried::Later(chain(&error.without_url()), None),
         }
     }
 
@@ -140,12 +141,6 @@ impl Post {
     fn place(&self) -> String {
         self.url.origin().ascii_serialization()
     }
-}
-
-fn causes(error: &dyn std::error::Error) -> String {
-    let chain = std::iter::successors(Some(error), |error| error.source());
-    let texts: Vec<_> = chain.map(|error| error.to_string()).collect();
-    texts.join(": ")
 }
 
 /// How long the receiver wants to be left alone, where it says so in seconds.
@@ -157,11 +152,7 @@ fn retry_after(answer: &Response) -> Option<Duration> {
 fn signature(secret: &[u8], body: &[u8]) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("a key may have any length");
     mac.update(body);
-    let digits = mac.finalize().into_bytes();
-    let digits = digits.iter().map(|byte| format!("{byte:02x}"));
-    std::iter::once("sha256=".to_owned())
-        .chain(digits)
-        .collect()
+    format!("sha256={}", hex(&mac.finalize().into_bytes()))
 }
 
 /// Reads a secret: what the file holds, less the newline at its end.

@@ -7,6 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::Rule;
 use crate::forge::{Comment, Pr, Repo};
+use crate::model::text::hex;
 
 /// Returns a pull request as the branch is to have it: GitHub's, with those of
 /// title, state and base that follow the branch.
@@ -133,10 +134,7 @@ pub fn marked(repo: &Repo, number: u64, draft: &[u8]) -> Vec<u8> {
     let mut hash = Sha256::new();
     hash.update(format!("{repo} {number}\0"));
     hash.update(draft);
-    let mark: String = hash.finalize()[..8]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let mark = hex(&hash.finalize()[..8]);
     let mut body = draft.to_vec();
     body.extend_from_slice(format!("\n\n<!-- dk {mark} -->").as_bytes());
     body
