@@ -74,10 +74,7 @@ impl Cell {
     }
 
     /// Returns the tree of a head and since when it is, where that is known.
-    pub fn tree_of(&self, store: &Store, head: Option<ObjectId>) -> Option<(ObjectId, i64)> {
-        let Some(head) = head else {
-            return Some((store.objects.empty_tree(), 0));
-        };
+    pub fn tree_of(&self, head: ObjectId) -> Option<(ObjectId, i64)> {
         let seen = *lock(&self.seen);
         let (_, tree, time) = seen.filter(|(commit, ..)| *commit == head)?;
         Some((tree, time))

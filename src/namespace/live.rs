@@ -345,13 +345,12 @@ pub struct HeadTree(pub Arc<Cell>);
 
 impl view::Root for HeadTree {
     fn now(&self, store: &Store) -> store::Result<(ObjectId, i64)> {
-        let head = store.head(&self.0.name())?;
-        if let Some(known) = self.0.tree_of(store, head) {
-            return Ok(known);
-        }
-        let Some(head) = head else {
+        let Some(head) = store.head(&self.0.name())? else {
             return Ok((store.objects.empty_tree(), 0));
         };
+        if let Some(known) = self.0.tree_of(head) {
+            return Ok(known);
+        }
         let commit = store.objects.commit(&head)?;
         let time = commit.committer.time.seconds;
         self.0.keep_tree(head, commit.tree, time);
@@ -359,7 +358,9 @@ impl view::Root for HeadTree {
     }
 
     fn quick(&self, store: &Store) -> Option<(ObjectId, i64)> {
-        let head = store.quick_head(&self.0.name())?;
-        self.0.tree_of(store, head)
+        match store.quick_head(&self.0.name())? {
+            None => Some((store.objects.empty_tree(), 0)),
+            Some(head) => self.0.tree_of(head),
+        }
     }
 }

@@ -3,12 +3,17 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use datakit::model::ObjectId;
 use datakit::store::engine::Engine as _;
 use datakit::store::git::Git;
 
 use crate::engine_git::open;
 use crate::engine_subject::stock;
 use crate::sandbox::Sandbox;
+
+fn id(hex: &str) -> ObjectId {
+    ObjectId::from_hex(hex.as_bytes()).unwrap()
+}
 
 /// A repository with a merge of three, and its commit-graph.
 fn merged() -> (Sandbox, PathBuf) {
@@ -39,7 +44,6 @@ fn compare(git: &Git, store: &Path) -> usize {
     let lines = stock(store, &["log", "--all", "--format=%H %T %ct %P"]);
     let known = lines.lines().filter(|line| {
         let words: Vec<_> = line.split(' ').filter(|word| !word.is_empty()).collect();
-        let id = |word: &str| datakit::model::ObjectId::from_hex(word.as_bytes()).unwrap();
         let Some(node) = git.indexed(&id(words[0])) else {
             return false;
         };
@@ -78,11 +82,11 @@ fn a_collector_renews_the_graph_of_an_open_store() {
     let new = sandbox.commit("master", "third", &[("a", "4\n")]);
     assert_eq!(compare(&git, &store), 5);
     stock(&store, &["gc", "-q"]);
-    let id = datakit::model::ObjectId::from_hex(new.trim_end().as_bytes()).unwrap();
+    let new = id(new.trim_end());
     // A look-up that misses notices the collector.
-    let absent = datakit::model::ObjectId::from_hex(&[b'7'; 40]).unwrap();
+    let absent = id(&"7".repeat(40));
     assert!(git.header(&absent).unwrap().is_none());
-    assert!(git.indexed(&id).is_some());
+    assert!(git.indexed(&new).is_some());
 }
 
 #[test]
@@ -99,7 +103,7 @@ fn a_shallow_clone_ends_where_it_was_cut() {
     .unwrap();
     let git = open(&cut);
     let head = stock(&cut, &["rev-parse", "master"]);
-    let head = datakit::model::ObjectId::from_hex(head.trim_end().as_bytes()).unwrap();
+    let head = id(head.trim_end());
     assert!(git.indexed(&head).is_none());
     assert!(git.is_shallow(&head));
 }
@@ -112,7 +116,7 @@ fn a_damaged_graph_is_left_aside_or_wrong_but_no_crash() {
     fs::remove_file(&path).unwrap();
     let ids: Vec<_> = stock(&store, &["log", "--all", "--format=%H"])
         .lines()
-        .map(|line| datakit::model::ObjectId::from_hex(line.as_bytes()).unwrap())
+        .map(id)
         .collect();
     let look = |bytes: &[u8]| {
         fs::write(&path, bytes).unwrap();

@@ -278,7 +278,7 @@ fn a_change_whose_answer_is_lost_is_not_made_twice() {
         let now = scene.local.head(&main).await.unwrap();
         assert_eq!(now, made, "not asked for again");
 
-        // So it is what a merge came to.
+        // So is what went wrong with it, and what a merge came to.
         let merge = |expect| {
             let commit = CommitOptions {
                 expect,
@@ -294,6 +294,17 @@ fn a_change_whose_answer_is_lost_is_not_made_twice() {
         scene.proxy.deaf.store(true, Ordering::SeqCst);
         let (merged, _) = tokio::join!(merge(Expect::Unborn), cut_once_moved(&scene, &other, None));
         assert_eq!(merged.unwrap().head, Some(heads[0]));
+        let failed = loop {
+            scene.proxy.lose_answer.store(true, Ordering::SeqCst);
+            let failed = merge(Expect::Unborn).await.unwrap_err();
+            // An answer lost before the request is complete is one to a request
+            // that was never made, which says so.
+            if failed.kind() != Kind::Io {
+                break failed;
+            }
+            assert!(failed.to_string().ends_with("and nothing was changed"));
+        };
+        assert_eq!(failed.kind(), Kind::HeadMoved);
         let deleted = scene.local.delete_branch(&other, MoveOptions::default());
         deleted.await.unwrap();
 

@@ -12,7 +12,8 @@
 use argon2::PasswordHash;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
-use sha1dc::Hasher;
+use pbkdf2::pbkdf2_hmac;
+use sha1::Sha1;
 
 /// The name of the file in the folder of secrets.
 pub const FILE: &str = "passwords.sexp";
@@ -94,56 +95,10 @@ pub fn check(hash: &PasswordHash, password: &str) -> Option<bool> {
     Some(different == 0)
 }
 
-/// RFC 8018, section 5.2.
 fn pbkdf2(password: &[u8], salt: &[u8], rounds: u32, length: usize) -> Vec<u8> {
-    let keyed = keyed(password);
-    let mut derived = Vec::with_capacity(length + 20);
-    for block in 1_u32.. {
-        if derived.len() >= length {
-            break;
-        }
-        let mut last = hmac(&keyed, &[salt, &block.to_be_bytes()]);
-        let mut sum = last;
-        for _ in 1..rounds {
-            last = hmac(&keyed, &[&last]);
-            for (sum, byte) in sum.iter_mut().zip(last) {
-                *sum ^= byte;
-            }
-        }
-        derived.extend(sum);
-    }
-    derived.truncate(length);
+    let mut derived = vec![0; length];
+    pbkdf2_hmac::<Sha1>(password, salt, rounds, &mut derived);
     derived
-}
-
-/// Returns the inner and the outer hash of HMAC (RFC 2104) with their key.
-fn keyed(key: &[u8]) -> [Hasher; 2] {
-    let mut block = [0; 64];
-    match key.len() <= block.len() {
-        true => block[..key.len()].copy_from_slice(key),
-        false => block[..20].copy_from_slice(&digest(&Hasher::new(), &[key])),
-    }
-    [0x36, 0x5c].map(|pad| {
-        let mut hasher = Hasher::new();
-        hasher.update(&block.map(|byte| byte ^ pad));
-        hasher
-    })
-}
-
-fn hmac([inner, outer]: &[Hasher; 2], parts: &[&[u8]]) -> [u8; 20] {
-    digest(outer, &[&digest(inner, parts)])
-}
-
-fn digest(begun: &Hasher, parts: &[&[u8]]) -> [u8; 20] {
-    let mut hasher = begun.clone();
-    for part in parts {
-        hasher.update(part);
-    }
-    // A collision, which nobody makes of a password, has a digest like any other.
-    match hasher.finalize() {
-        Ok(digest) => digest.into(),
-        Err(collision) => collision.digest().into(),
-    }
 }
 
 enum Expression {
@@ -250,6 +205,7 @@ pub(super) const EXAMPLE: &[u8] = br#"((admin((prf SHA1)(salt"\172~\212>|'\154\2
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::text::hex;
 
     #[test]
     fn the_ancestors_own_file_is_understood() {
@@ -264,7 +220,6 @@ mod tests {
     #[test]
     fn the_derivation_is_that_of_the_rfc() {
         // RFC 6070.
-        let hex = |bytes: &[u8]| -> String { bytes.iter().map(|b| format!("{b:02x}")).collect() };
         for (password, salt, rounds, derived) in [
             (
                 "password",
