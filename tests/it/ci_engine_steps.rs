@@ -327,9 +327,8 @@ async fn builds_wait_for_a_place_in_their_pool() {
     dk.head("master", &sha).await;
     let first = dk.begun().await;
     let other = if first.cell() == "a" { "b" } else { "a" };
-    dk.rounds().await;
     let waits = "pending Waiting for resource in \"heavy\"";
-    assert_eq!(dk.status(&sha, other).await, waits);
+    dk.expect(&sha, other, waits).await;
     let report = dk.engine.as_ref().unwrap().status().report();
     let heavy = report
         .pools
