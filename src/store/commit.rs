@@ -13,7 +13,7 @@ use crate::model::{BranchName, Commit, ObjectId, Signature};
 
 use super::collect::Collector;
 use super::edit::{Draft, Op};
-use super::engine::{Expected, HeadMove, HeadName, MoveNote, ObjectKind};
+use super::engine::{Expected, HeadMove, HeadName, MoveNote, ObjectKind, Step};
 use super::objects::{Fresh, write_commit};
 use super::rev::missing_head;
 use super::{Error, Result, Store, history, merge};
@@ -329,24 +329,49 @@ impl Store {
         who: &Signature,
         why: &str,
     ) -> Result<()> {
-        let note = MoveNote {
+        self.swap_in_steps(&[(moves, why)], true, fresh, who)
+    }
+
+    /// Moves heads one step after the other: see [`Engine::move_in_steps`].
+    /// Power loss may take the last step back unless it is to be `lasting`.
+    ///
+    /// [`Engine::move_in_steps`]: super::engine::Engine::move_in_steps
+    pub(super) fn swap_in_steps(
+        &self,
+        steps: &[(&[HeadMove], &str)],
+        lasting: bool,
+        fresh: &Fresh,
+        who: &Signature,
+    ) -> Result<()> {
+        let note = |(_, why): &(_, &str)| MoveNote {
             who: who.clone(),
             message: format!("dk: {why}"),
         };
-        match self.engine.move_heads(moves, &note, fresh.objects()) {
-            Err(Error::HeadMoved { name, actual, .. }) => Err(Error::HeadMoved {
+        let notes: Vec<MoveNote> = steps.iter().map(note).collect();
+        let step = |(number, note): (usize, _)| Step {
+            moves: steps[number].0,
+            note,
+            lasting: lasting || number + 1 < steps.len(),
+        };
+        let steps: Vec<Step<'_>> = notes.iter().enumerate().map(step).collect();
+        let mut done = |step: &Step<'_>| {
+            for done in step.moves {
+                self.moved(&done.name, done.new);
+            }
+        };
+        let moved = self
+            .engine
+            .move_in_steps(&steps, fresh.objects(), &mut done);
+        if let Err(Error::HeadMoved { name, actual, .. }) = moved {
+            return Err(Error::HeadMoved {
                 name,
                 expected: Expect::Any,
                 actual,
-            }),
-            Ok(()) => {
-                for done in moves {
-                    self.moved(&done.name, done.new);
-                }
-                Ok(())
-            }
-            result => result,
+            });
         }
+        moved?;
+        self.objects.remember(fresh);
+        Ok(())
     }
 
     /// Makes a commit object by and of `who`.

@@ -174,6 +174,15 @@ pub struct HeadMove {
     pub new: Option<ObjectId>,
 }
 
+/// Heads that move together, where several such moves follow each other.
+pub struct Step<'a> {
+    pub moves: &'a [HeadMove],
+    pub note: &'a MoveNote,
+    /// Whether it survives power loss on return. One that need not is whole
+    /// after it, or has not happened.
+    pub lasting: bool,
+}
+
 /// Why and for whom heads are moved: a line of the reflog where one is kept.
 #[derive(Clone, Debug)]
 pub struct MoveNote {
@@ -263,7 +272,25 @@ pub trait Engine: Send + Sync + 'static {
     /// Objects in `fresh` are written before, as by [`Engine::write`]; they are
     /// checked under the lock and written again where a collector took them.
     /// [`Error::HeadMoved`] when one is not as expected.
-    fn move_heads(&self, moves: &[HeadMove], note: &MoveNote, fresh: &[Object]) -> Result<()>;
+    fn move_heads(&self, moves: &[HeadMove], note: &MoveNote, fresh: &[Object]) -> Result<()> {
+        let step = Step {
+            moves,
+            note,
+            lasting: true,
+        };
+        self.move_in_steps(&[step], fresh, &mut |_| ())
+    }
+
+    /// Moves heads one step after the other, each as by [`Engine::move_heads`];
+    /// the objects in `fresh` are those of all. The first step that fails is
+    /// the last: those before it are done, and `done` was told of each. It
+    /// takes fewer syncs than as many calls do.
+    fn move_in_steps(
+        &self,
+        steps: &[Step<'_>],
+        fresh: &[Object],
+        done: &mut dyn FnMut(&Step<'_>),
+    ) -> Result<()>;
 
     /// Waits for its turn among all writers of this store, in this process and
     /// others, and holds it until the guard is dropped. It only spares wasted

@@ -13,7 +13,7 @@ use crate::model::request::Expect;
 use crate::model::{HashKind, ObjectId};
 
 use super::engine::{
-    Bulk, Engine, Expected, HeadMove, HeadName, Heads, MoveNote, Object, ObjectKind, Result,
+    Bulk, Engine, Expected, HeadMove, HeadName, Heads, Object, ObjectKind, Result, Step,
     bulk_failed, hash_object,
 };
 use super::{Error, content};
@@ -150,7 +150,34 @@ impl Engine for Memory {
         Ok(heads.map(|(name, id)| (name.clone(), *id)).collect())
     }
 
-    fn move_heads(&self, moves: &[HeadMove], _: &MoveNote, fresh: &[Object]) -> Result<()> {
+    fn move_in_steps(
+        &self,
+        steps: &[Step<'_>],
+        fresh: &[Object],
+        done: &mut dyn FnMut(&Step<'_>),
+    ) -> Result<()> {
+        steps.iter().try_for_each(|step| {
+            self.move_once(step.moves, fresh)?;
+            done(step);
+            Ok(())
+        })
+    }
+
+    fn turn(&self) -> Result<Box<dyn Send + '_>> {
+        Ok(Box::new(self.turn.clone().blocking_lock_owned()))
+    }
+
+    fn is_checked_out(&self, _: &HeadName) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn changes(&self) -> Result<watch::Receiver<u64>> {
+        Ok(self.changes.subscribe())
+    }
+}
+
+impl Memory {
+    fn move_once(&self, moves: &[HeadMove], fresh: &[Object]) -> Result<()> {
         let mut state = self.state();
         for wanted in moves {
             let actual = state.heads.get(&wanted.name).copied();
@@ -191,18 +218,6 @@ impl Engine for Memory {
         drop(state);
         self.changes.send_modify(|number| *number += 1);
         Ok(())
-    }
-
-    fn turn(&self) -> Result<Box<dyn Send + '_>> {
-        Ok(Box::new(self.turn.clone().blocking_lock_owned()))
-    }
-
-    fn is_checked_out(&self, _: &HeadName) -> Result<bool> {
-        Ok(false)
-    }
-
-    fn changes(&self) -> Result<watch::Receiver<u64>> {
-        Ok(self.changes.subscribe())
     }
 }
 

@@ -23,6 +23,10 @@ const TREE_CACHE: u64 = 48 << 20;
 /// What each of them takes besides its own bytes.
 const APIECE: usize = 320;
 
+/// Larger ones are read when they are needed: a process that writes one often
+/// ends with it.
+const REMEMBERED: usize = 64 << 10;
+
 /// A tree object, checked and indexed.
 #[derive(Debug)]
 pub struct Tree {
@@ -280,6 +284,17 @@ impl Objects {
         Ok(tree)
     }
 
+    /// Keeps the trees that were just written: the next edit begins with them.
+    pub fn remember(&self, fresh: &Fresh) {
+        let small = |object: &&Object| object.data.len() <= REMEMBERED;
+        let trees = fresh.objects.iter().filter(small);
+        for object in trees.filter(|object| object.kind == ObjectKind::Tree) {
+            if let Ok(tree) = Tree::parse(object.data.clone(), self.hash_kind()) {
+                self.trees.insert(object.id, Arc::new(tree));
+            }
+        }
+    }
+
     /// Returns a tree without keeping it, for walks that see each tree once.
     pub fn tree_once(&self, id: &ObjectId) -> Result<Tree> {
         let mut raw = Vec::new();
@@ -294,6 +309,14 @@ impl Objects {
             return Ok(());
         }
         self.expect(id, ObjectKind::Tree, raw)
+    }
+
+    /// Returns a commit that may be among those not written yet.
+    pub fn commit_or_fresh(&self, id: &ObjectId, fresh: &Fresh) -> Result<Commit> {
+        match fresh.get(id) {
+            Some(object) => read_commit(*id, &object.data).map_err(|why| corrupt(id, why)),
+            None => self.commit(id),
+        }
     }
 
     /// Returns a commit. An object that is no commit does not exist as one.

@@ -9,8 +9,7 @@ use crate::model::{HashKind, ObjectId};
 
 use super::Error;
 use super::engine::{
-    Advertised, Bulk, Engine, HeadMove, HeadName, Heads, MoveNote, Object, ObjectKind, Repository,
-    Result,
+    Advertised, Bulk, Engine, HeadName, Heads, Object, ObjectKind, Repository, Result, Step,
 };
 
 /// Any engine, for reading only. Pushing reads.
@@ -81,7 +80,12 @@ impl Engine for ReadOnly {
         self.0.heads(prefix)
     }
 
-    fn move_heads(&self, _: &[HeadMove], _: &MoveNote, _: &[Object]) -> Result<()> {
+    fn move_in_steps(
+        &self,
+        _: &[Step<'_>],
+        _: &[Object],
+        _: &mut dyn FnMut(&Step<'_>),
+    ) -> Result<()> {
         refused()
     }
 

@@ -1,7 +1,8 @@
 //! Makes files and directories durable, and gives them the modes Git would.
 //!
-//! - Syncs come in rounds: all of a round are under way at once, so that a
-//!   journaling file system commits them together.
+//! - Files are synced in rounds: all of a round are under way at once, so that a
+//!   journaling file system commits them together. Directories are synced one
+//!   after the other: the first brings the others' entries along.
 //! - Data is synced before the rename that makes it visible, the directory after.
 
 use std::fs::{self, File, Permissions};
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use crate::store::{Error, Result};
 
 use super::crew::Crew;
+use super::folders::sync_dir;
 use super::temp::Temp;
 
 /// What a file or directory of the repository is synced with, and shared with.
@@ -22,6 +24,15 @@ pub(super) struct Keeping {
     pub sync: bool,
     pub crew: Arc<Crew>,
     pub shared: Shared,
+}
+
+/// So many files of a round are open at once.
+const TOGETHER: usize = 64;
+
+/// Something written whose content is to be synced.
+pub(super) trait Written {
+    fn path(&self) -> &Path;
+    fn open(&self) -> io::Result<File>;
 }
 
 /// `core.sharedRepository`: permission bits beyond the umask's.
@@ -95,34 +106,34 @@ impl Keeping {
     }
 
     /// Syncs files in one round.
-    pub fn sync_files(&self, files: &[&Temp]) -> Result<()> {
-        self.round(files, Temp::path, |temp| temp.as_file().try_clone())
-    }
-
-    /// Syncs directories in one round.
-    pub fn sync_dirs(&self, dirs: &[PathBuf]) -> Result<()> {
-        let dirs: Vec<&Path> = dirs.iter().map(PathBuf::as_path).collect();
-        self.round(&dirs, |dir| dir, |dir| File::open(dir))
-    }
-
-    fn round<T: ?Sized>(
-        &self,
-        items: &[&T],
-        path: impl Fn(&T) -> &Path,
-        open: impl Fn(&T) -> io::Result<File>,
-    ) -> Result<()> {
+    pub fn sync_files(&self, files: &[&dyn Written]) -> Result<()> {
         if !self.sync {
             return Ok(());
         }
-        let failed = |item: &T| Error::io(format!("cannot sync {}", path(item).display()));
-        let mut files = Vec::with_capacity(items.len());
-        for item in items {
-            files.push(open(item).map_err(failed(item))?);
+        for files in files.chunks(TOGETHER) {
+            let mut open = Vec::with_capacity(files.len());
+            for file in files {
+                open.push(file.open().map_err(unsynced(file.path()))?);
+            }
+            self.crew
+                .sync(open)
+                .map_err(|(number, error)| unsynced(files[number].path())(error))?;
         }
-        self.crew
-            .sync(files)
-            .map_err(|(number, error)| failed(items[number])(error))
+        Ok(())
     }
+
+    /// Syncs directories.
+    pub fn sync_dirs(&self, dirs: &[PathBuf]) -> Result<()> {
+        if !self.sync {
+            return Ok(());
+        }
+        dirs.iter()
+            .try_for_each(|dir| sync_dir(dir).map_err(unsynced(dir)))
+    }
+}
+
+fn unsynced(path: &Path) -> impl FnOnce(io::Error) -> Error {
+    Error::io(format!("cannot sync {}", path.display()))
 }
 
 #[cfg(test)]

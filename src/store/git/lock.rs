@@ -7,7 +7,7 @@
 //! - An [`Owner`] is a file `dk/locks/NONCE` that its process holds with
 //!   flock(2). The kernel gives that up when the process ends, however it ends.
 //! - The content is first a private file `dk/locks/NONCE.N`, written and
-//!   synced; link(2) then makes it FILE.lock, which is atomic and fails where
+//!   synced (with whatever else is to be); link(2) then makes it FILE.lock, which is atomic and fails where
 //!   the lock is held. So FILE.lock is never empty or half, and whoever meets
 //!   it finds its owner by the inode.
 //! - Who can flock an owner file holds a `Claim` on all that owner left.
@@ -38,6 +38,7 @@ use crate::metrics::metrics;
 use crate::store::{Error, Result};
 
 use super::claim::recorded;
+use super::durable::Written;
 use super::folders::{create_new, make_dirs, sync_dir};
 
 /// The locks of one repository.
@@ -156,6 +157,28 @@ impl Locks {
 
     /// Writes what a lock is to hold, synced where this store is.
     pub fn stage(&self, owner: &Arc<Owner>, content: Vec<u8>) -> Result<Staged> {
+        let staged = self.stage_unsynced(owner, content)?;
+        self.settle(&staged)?;
+        Ok(staged)
+    }
+
+    /// Syncs what was staged, where this store is synced.
+    pub fn settle(&self, staged: &Staged) -> Result<()> {
+        if !self.sync || staged.content.is_empty() {
+            return Ok(());
+        }
+        metrics().fsyncs.inc();
+        staged
+            .open()
+            .and_then(|file| file.sync_all())
+            .map_err(Error::io(format!(
+                "cannot sync {}",
+                staged.private.display()
+            )))
+    }
+
+    /// Writes what a lock is to hold. It has to be synced before it is taken.
+    pub fn stage_unsynced(&self, owner: &Arc<Owner>, content: Vec<u8>) -> Result<Staged> {
         let number = owner.next.fetch_add(1, Ordering::Relaxed);
         let private = self.dir.join(format!("{}.{number}", owner.nonce));
         let staged = Staged {
@@ -164,7 +187,8 @@ impl Locks {
             owner: Arc::clone(owner),
             number,
         };
-        self.write(&staged.private, &staged.content)
+        create_new(&staged.private)
+            .and_then(|mut file| file.write_all(&staged.content))
             .map_err(Error::io(format!(
                 "cannot write {}",
                 staged.private.display()
@@ -342,6 +366,11 @@ impl Staged {
         fs::rename(&self.private, to)
     }
 
+    /// Tells whether it holds something that is to be synced.
+    pub fn is_filled(&self) -> bool {
+        !self.content.is_empty()
+    }
+
     fn into_lock(mut self, path: &Path) -> Lock {
         Lock {
             path: path.to_owned(),
@@ -351,6 +380,16 @@ impl Staged {
             armed: true,
             owner: Some(Arc::clone(&self.owner)),
         }
+    }
+}
+
+impl Written for Staged {
+    fn path(&self) -> &Path {
+        &self.private
+    }
+
+    fn open(&self) -> io::Result<File> {
+        File::open(&self.private)
     }
 }
 

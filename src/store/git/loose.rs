@@ -18,7 +18,7 @@ use crate::store::{Error, Result, content};
 use gix::zlib::stream::deflate::{self, Compress, FlushCompress};
 use gix::zlib::{Compression, Status};
 
-use super::durable::Keeping;
+use super::durable::{Keeping, Written};
 use super::objects::loose_path;
 use super::temp::Temp;
 
@@ -67,15 +67,17 @@ pub(super) enum Blob {
 impl Loose {
     /// Writes objects that are not there yet.
     pub fn write<'a>(&self, objects: impl IntoIterator<Item = &'a Object>) -> Result<()> {
-        let dirs = self.write_content(objects)?;
+        let dirs = self.write_content(objects, &[])?;
         self.keeping.sync_dirs(&dirs)
     }
 
     /// Writes objects that are not there yet, durably but for their names:
-    /// returns the directories that are still to be synced.
+    /// returns the directories that are still to be synced. What else was
+    /// `written` is synced in the same round.
     pub fn write_content<'a>(
         &self,
         objects: impl IntoIterator<Item = &'a Object>,
+        written: &[&dyn Written],
     ) -> Result<Vec<PathBuf>> {
         let mut files = Vec::new();
         let mut dirs = BTreeSet::new();
@@ -95,7 +97,7 @@ impl Loose {
                 .map_err(cannot_write(file.path()))?;
             files.push((file, path));
         }
-        self.put_in_place(files, dirs)
+        self.put_in_place(files, written, dirs)
     }
 
     /// Syncs complete files and moves them into place. `dirs` has directories
@@ -103,10 +105,13 @@ impl Loose {
     fn put_in_place(
         &self,
         files: Vec<(Temp, PathBuf)>,
+        written: &[&dyn Written],
         mut dirs: BTreeSet<PathBuf>,
     ) -> Result<Vec<PathBuf>> {
-        self.keeping
-            .sync_files(&files.iter().map(|(file, _)| file).collect::<Vec<_>>())?;
+        let mut all: Vec<&dyn Written> = Vec::with_capacity(files.len() + written.len());
+        all.extend(files.iter().map(|(file, _)| file as &dyn Written));
+        all.extend_from_slice(written);
+        self.keeping.sync_files(&all)?;
         for (file, path) in files {
             dirs.insert(fan_out(&path).to_owned());
             self.keeping.place(file, &path)?;
@@ -245,7 +250,7 @@ impl Loose {
         if !fan_out(&path).is_dir() {
             self.make_dir(fan_out(&path), &mut dirs)?;
         }
-        let dirs = self.put_in_place(vec![(file, path)], dirs)?;
+        let dirs = self.put_in_place(vec![(file, path)], &[], dirs)?;
         self.keeping.sync_dirs(&dirs)
     }
 }

@@ -44,16 +44,16 @@ use std::time::Instant;
 
 use crate::model::{HashKind, ObjectId};
 use crate::store::engine::{
-    Bulk, Durability, Engine, HeadMove, HeadName, Heads, MoveNote, Node, Object, ObjectKind,
-    Repository,
+    Bulk, Durability, Engine, HeadName, Heads, Node, Object, ObjectKind, Repository, Step,
 };
 use crate::store::{Error, Result};
 
 use bulk::GitBulk;
 use crew::Crew;
-use durable::{Keeping, Shared};
+use durable::{Keeping, Shared, Written};
 pub use identity::user;
 use loose::{Blob, Loose};
+use moves::Prepared;
 use objects::{Indexes, Objects};
 use refs::Refs;
 use settings::Settings;
@@ -215,35 +215,46 @@ impl Engine for Git {
         self.refs.heads(prefix)
     }
 
-    fn move_heads(&self, moves: &[HeadMove], note: &MoveNote, fresh: &[Object]) -> Result<()> {
+    fn move_in_steps(
+        &self,
+        steps: &[Step<'_>],
+        fresh: &[Object],
+        done: &mut dyn FnMut(&Step<'_>),
+    ) -> Result<()> {
         if fresh.len() >= BULK_FROM {
             self.write(fresh)?;
         }
+        let steps: Vec<&Step<'_>> = steps.iter().filter(|it| !it.moves.is_empty()).collect();
+        let prepared = steps.iter().map(|step| self.refs.prepare(step.moves));
+        let prepared = prepared.collect::<Result<Vec<_>>>()?;
         let missing = fresh
             .iter()
             .filter(|object| !self.objects.keep_alive(&object.id));
-        let names = self.loose.write_content(missing)?;
-        std::thread::scope(|scope| {
-            // While the locks are made and synced, so are the objects' names.
-            let mut syncing = (self.loose.keeping.sync && !names.is_empty())
-                .then(|| scope.spawn(|| self.loose.keeping.sync_dirs(&names)));
-            self.refs.move_heads(moves, note, &mut || {
-                if let Some(syncing) = syncing.take() {
-                    syncing.join().expect("syncing does not panic")?;
-                }
-                for object in fresh {
+        let contents = prepared.iter().flat_map(Prepared::contents);
+        let contents: Vec<&dyn Written> = contents.map(|it| it as &dyn Written).collect();
+        let names = self.loose.write_content(missing, &contents)?;
+        self.loose.keeping.sync_dirs(&names)?;
+        for (number, (step, prepared)) in steps.into_iter().zip(prepared).enumerate() {
+            let mut recheck = || {
+                // From then on a head keeps them, or nobody will.
+                for object in fresh.iter().filter(|_| number == 0) {
                     if !self.objects.keep_alive_thorough(&object.id)? {
                         self.loose.write([object])?;
                     }
                 }
-                for id in moves.iter().filter_map(|wanted| wanted.new) {
-                    if self.header(&id)?.is_none() {
+                for id in step.moves.iter().filter_map(|wanted| wanted.new) {
+                    let made = fresh.iter().any(|object| object.id == id);
+                    if !made && self.header(&id)?.is_none() {
                         return Err(Error::NotFound(format!("object {id}")));
                     }
                 }
                 Ok(())
-            })
-        })
+            };
+            self.refs
+                .make(prepared, step.note, step.lasting, &mut recheck)?;
+            done(step);
+        }
+        Ok(())
     }
 
     fn turn(&self) -> Result<Box<dyn Send + '_>> {

@@ -31,9 +31,6 @@ use super::folders::{make_dirs, prune_above, remove_empty_dirs, sync_dir};
 use super::lock::{Lock, Owner, Staged, Taken, lock_path, random};
 use super::refs::Refs;
 
-/// How many files or directories are synced at the same time.
-const SYNCS: usize = 8;
-
 /// One head on its way.
 pub(super) struct Plan {
     /// The ref that changes: where symbolic refs led.
@@ -53,6 +50,23 @@ pub(super) struct Batch<'a> {
     packed: Option<(Lock, Option<Staged>)>,
     /// Directories with a changed entry, to be synced.
     changed: BTreeSet<PathBuf>,
+    /// Whether it is to survive power loss.
+    lasting: bool,
+}
+
+/// Heads that are to move, what their locks hold written already.
+pub struct Prepared<'a> {
+    moves: &'a [HeadMove],
+    owner: Arc<Owner>,
+    /// Of each move.
+    staged: Vec<Staged>,
+}
+
+impl Prepared<'_> {
+    /// What has to be synced before the heads are moved.
+    pub fn contents(&self) -> impl Iterator<Item = &Staged> {
+        self.staged.iter().filter(|staged| staged.is_filled())
+    }
 }
 
 impl Refs {
@@ -66,19 +80,57 @@ impl Refs {
         note: &MoveNote,
         recheck: &mut dyn FnMut() -> Result<()>,
     ) -> Result<()> {
-        if moves.is_empty() {
-            return recheck();
-        }
+        let prepared = self.prepare_synced(moves)?;
+        self.make(prepared, note, true, recheck)
+    }
+
+    /// Writes what the locks of some moves are to hold. Nothing is locked yet,
+    /// nor synced: [`Prepared::contents`] is to be, before [`Refs::make`].
+    pub fn prepare<'a>(&self, moves: &'a [HeadMove]) -> Result<Prepared<'a>> {
         self.writable()?;
         self.sweep();
+        let owner = match moves.len() {
+            1 => self.locks.owner()?,
+            _ => self.locks.new_owner()?,
+        };
+        let stage = |head: &HeadMove| {
+            let content = head.new.map_or_else(String::new, |id| format!("{id}\n"));
+            self.locks.stage_unsynced(&owner, content.into_bytes())
+        };
+        let staged = moves.iter().map(stage).collect::<Result<_>>()?;
+        Ok(Prepared {
+            moves,
+            owner,
+            staged,
+        })
+    }
+
+    fn prepare_synced<'a>(&self, moves: &'a [HeadMove]) -> Result<Prepared<'a>> {
+        let prepared = self.prepare(moves)?;
+        prepared
+            .contents()
+            .try_for_each(|staged| self.locks.settle(staged))?;
+        Ok(prepared)
+    }
+
+    /// Makes moves that were prepared, as [`Refs::move_heads`] does.
+    pub fn make(
+        &self,
+        mut prepared: Prepared<'_>,
+        note: &MoveNote,
+        lasting: bool,
+        recheck: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<()> {
+        let moves = prepared.moves;
         let mut pause = self.pause();
-        while !self.try_moves(moves, note, recheck)? {
+        while !self.try_moves(prepared, note, lasting, recheck)? {
             if !pause.wait() {
                 let name = &moves[0].name;
                 return Err(Error::Busy(format!(
                     "symbolic refs near {name} keep changing"
                 )));
             }
+            prepared = self.prepare_synced(moves)?;
         }
         Ok(())
     }
@@ -93,18 +145,23 @@ impl Refs {
     /// Returns false where a symbolic ref changed on the way.
     fn try_moves(
         &self,
-        moves: &[HeadMove],
+        prepared: Prepared<'_>,
         note: &MoveNote,
+        lasting: bool,
         recheck: &mut dyn FnMut() -> Result<()>,
     ) -> Result<bool> {
-        let mut asked = Vec::with_capacity(moves.len());
-        for head in moves {
+        let mut staged = Vec::with_capacity(prepared.moves.len());
+        for (head, content) in prepared.moves.iter().zip(prepared.staged) {
             let (target, current) = self.resolve(head.name.as_bytes())?;
-            // Looked at again under the lock; this spares the losers a sync.
+            // Looked at again under the lock; this spares the losers a wait.
             compare(head, current)?;
-            asked.push((target, head));
+            staged.push((target, head, content));
         }
-        asked.sort_by(|a, b| a.0.cmp(&b.0));
+        staged.sort_by(|a, b| a.0.cmp(&b.0));
+        let (asked, staged): (Vec<_>, Vec<_>) = staged
+            .into_iter()
+            .map(|(target, head, content)| ((target, head), content))
+            .unzip();
         if let Some(pair) = asked.windows(2).find(|pair| pair[0].0 == pair[1].0) {
             return Err(Error::Invalid(format!(
                 "{} is to move twice at once",
@@ -118,12 +175,10 @@ impl Refs {
                 return Err(in_the_way(name, above));
             }
         }
-        let owner = match asked.len() {
-            1 => self.locks.owner()?,
-            _ => self.locks.new_owner()?,
-        };
         let mut batch = Batch::new(self);
-        let done = batch.run(&asked, &owner, note, recheck);
+        // Those that are decided by an intent all last.
+        batch.lasting = lasting || asked.len() > 1;
+        let done = batch.run(&asked, staged, &prepared.owner, note, recheck);
         // Locks are given up here, and folders made for them go with them.
         batch.close();
         done
@@ -207,17 +262,19 @@ impl<'a> Batch<'a> {
             idle: Vec::new(),
             packed: None,
             changed: BTreeSet::new(),
+            lasting: true,
         }
     }
 
     fn run(
         &mut self,
         asked: &[(Vec<u8>, &HeadMove)],
+        staged: Vec<Staged>,
         owner: &Arc<Owner>,
         note: &MoveNote,
         recheck: &mut dyn FnMut() -> Result<()>,
     ) -> Result<bool> {
-        self.lock(asked, owner)?;
+        self.lock(asked, staged)?;
         for (plan, (target, head)) in self.plans.iter_mut().zip(asked) {
             let (now, current) = self.refs.resolve(head.name.as_bytes())?;
             if now != *target {
@@ -240,20 +297,11 @@ impl<'a> Batch<'a> {
         Ok(true)
     }
 
-    fn lock(&mut self, asked: &[(Vec<u8>, &HeadMove)], owner: &Arc<Owner>) -> Result<()> {
+    fn lock(&mut self, asked: &[(Vec<u8>, &HeadMove)], staged: Vec<Staged>) -> Result<()> {
         let refs = self.refs;
-        let stage = |(_, head): &(Vec<u8>, &HeadMove)| {
-            let content = head.new.map_or_else(String::new, |id| format!("{id}\n"));
-            refs.locks.stage(owner, content.into_bytes())
-        };
-        let staged = if refs.durability == Durability::Strict {
-            side_by_side(asked, stage)
-        } else {
-            asked.iter().map(stage).collect()
-        };
         for (staged, (target, head)) in staged.into_iter().zip(asked) {
             let above = || refs.ref_above(target).transpose();
-            let lock = refs.take_lock(staged?, &refs.path(target), &mut self.changed, || {
+            let lock = refs.take_lock(staged, &refs.path(target), &mut self.changed, || {
                 above().map(|found| found.map_or_else(|e| e, |it| in_the_way(target, &it)))
             })?;
             self.plans.push(Plan {
@@ -407,18 +455,17 @@ impl<'a> Batch<'a> {
     }
 
     fn sync(&mut self) -> Result<()> {
-        let changed: Vec<PathBuf> = std::mem::take(&mut self.changed).into_iter().collect();
-        if self.refs.durability != Durability::Strict {
+        let changed = std::mem::take(&mut self.changed);
+        if self.refs.durability != Durability::Strict || !self.lasting {
             return Ok(());
         }
-        let synced = side_by_side(&changed, |dir| match sync_dir(dir) {
+        changed.iter().try_for_each(|dir| match sync_dir(dir) {
             // Pruned since: the sync of the one above tells.
             Err(error) if !is_absent(&error) => {
                 Err(Error::io(format!("cannot sync {}", dir.display()))(error))
             }
             _ => Ok(()),
-        });
-        synced.into_iter().collect()
+        })
     }
 
     /// Gives up all locks, and removes folders that nothing is in.
@@ -497,28 +544,6 @@ fn prefixes(name: &[u8]) -> impl Iterator<Item = &[u8]> {
 fn is_absent(error: &io::Error) -> bool {
     use io::ErrorKind as K;
     matches!(error.kind(), K::NotFound | K::NotADirectory)
-}
-
-/// Does the same for all, several at a time: syncs wait for the disk, together.
-fn side_by_side<T: Sync, R: Send>(all: &[T], each: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    if all.len() < 2 {
-        return all.iter().map(each).collect();
-    }
-    let share = all.len().div_ceil(SYNCS);
-    thread::scope(|scope| {
-        let each = &each;
-        let parts: Vec<_> = all
-            .chunks(share)
-            .map(|part| scope.spawn(move || part.iter().map(each).collect::<Vec<R>>()))
-            .collect();
-        parts
-            .into_iter()
-            .flat_map(|part| {
-                part.join()
-                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            })
-            .collect()
-    })
 }
 
 /// Pauses between two looks at a lock: from half a millisecond to 50, each of

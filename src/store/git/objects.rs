@@ -90,7 +90,7 @@ impl Objects {
     }
 
     pub fn find(&self, id: &ObjectId, buffer: &mut Vec<u8>) -> Result<Option<ObjectKind>> {
-        if let Some(kind) = self.unpack(id, buffer) {
+        if let Some(kind) = self.find_quickly(id, buffer) {
             return Ok(Some(kind));
         }
         buffer.clear();
@@ -110,8 +110,9 @@ impl Objects {
         }
     }
 
-    /// Reads an object from a pack, if it is in one that can be read.
-    fn unpack(&self, id: &ObjectId, buffer: &mut Vec<u8>) -> Option<ObjectKind> {
+    /// Reads an object from a pack, or a loose one: what can be read at all, as
+    /// the disk was last seen.
+    fn find_quickly(&self, id: &ObjectId, buffer: &mut Vec<u8>) -> Option<ObjectKind> {
         if id.hash_kind() != self.hash {
             return None;
         }
@@ -120,15 +121,25 @@ impl Objects {
             (state.view.clone(), state.idle_unpackers.pop())
         };
         let mut unpacker = idle.unwrap_or_default();
-        let found = view.find(id, self.hash).and_then(|(number, offset)| {
-            let pack = &view.packs(self.hash)[number];
-            unpacker.unpack(pack, u32::try_from(number).ok()?, offset, buffer)
-        });
+        let found = match view.find(id, self.hash) {
+            Some((number, offset)) => u32::try_from(number)
+                .ok()
+                .and_then(|number| {
+                    let pack = &view.packs(self.hash)[number as usize];
+                    unpacker.unpack(pack, number, offset, buffer)
+                })
+                .map(kind),
+            None => view
+                .places
+                .iter()
+                .find_map(|place| unpacker.loose(&loose_path(place, id), buffer))
+                .filter(|kind| hash_object(self.hash, *kind, buffer).is_ok_and(|it| it == *id)),
+        };
         let mut state = self.lock();
         if state.view.number == view.number && state.idle_unpackers.len() < IDLE_HANDLES {
             state.idle_unpackers.push(unpacker);
         }
-        found.map(kind)
+        found
     }
 
     pub fn header(&self, id: &ObjectId) -> Result<Option<(ObjectKind, u64)>> {

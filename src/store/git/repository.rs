@@ -158,7 +158,7 @@ impl Repository for Git {
 
     fn hide_refs(&self, prefix: &str) -> Result<()> {
         const KEY: &str = "transfer.hideRefs";
-        let repo = self.reopen()?;
+        let repo = self.configured()?;
         let hidden = repo.config_snapshot().plumbing().strings(KEY);
         if hidden.is_some_and(|hidden| hidden.iter().any(|value| value == prefix)) {
             return Ok(());

@@ -16,7 +16,7 @@ use crate::store::{Error, Result};
 
 const BUFFER: usize = 64 * 1024;
 /// "commit", a blank, 20 digits and a NUL, rounded up.
-const LOOSE_HEADER_MAX: usize = 32;
+pub(super) const LOOSE_HEADER_MAX: usize = 32;
 
 /// Content that is inflated as it is read.
 pub(super) struct Inflating {
@@ -119,7 +119,7 @@ fn cannot_read(path: &Path) -> impl FnOnce(io::Error) -> Error {
 }
 
 /// Splits a loose object's header into kind, size and its own length.
-fn parse_header(bytes: &[u8]) -> Option<(ObjectKind, u64, usize)> {
+pub(super) fn parse_header(bytes: &[u8]) -> Option<(ObjectKind, u64, usize)> {
     let end = bytes.iter().position(|byte| *byte == 0)?;
     let text = std::str::from_utf8(&bytes[..end]).ok()?;
     let (kind, size) = text.split_once(' ')?;

@@ -15,6 +15,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tempfile::{NamedTempFile, TempDir};
 
+use super::durable::Written;
+
 /// Everything there is.
 static LIST: Mutex<List> = Mutex::new(List {
     paths: BTreeSet::new(),
@@ -94,6 +96,16 @@ impl Temp {
     pub fn put(self, path: &Path) -> io::Result<()> {
         let placed = self.file.into_temp_path().persist(path);
         placed.map_err(|failed| failed.error)
+    }
+}
+
+impl Written for Temp {
+    fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    fn open(&self) -> io::Result<File> {
+        self.as_file().try_clone()
     }
 }
 

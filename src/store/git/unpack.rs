@@ -1,10 +1,13 @@
-//! Reads objects from packs, through chains of deltas (gitformat-pack(5)).
+//! Reads objects from packs, through chains of deltas (gitformat-pack(5)), and
+//! small loose ones (gitformat-loose(5)).
 //!
 //! Whatever a delta is based on is kept for a while, as Git does: a walk through
 //! trees or history unpacks each once, not once for each that builds on it.
 //! What cannot be read here (damage, a base elsewhere, a large object) is left
 //! to gix, which can say why.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -14,8 +17,10 @@ use gix_pack::data::entry::Header;
 use gix_pack::{MMap, data, index};
 
 use crate::model::ObjectId;
+use crate::store::engine::ObjectKind;
 
 use super::deltas::DeltaBases;
+use super::stream::{LOOSE_HEADER_MAX, parse_header};
 
 /// Longer ones, and longer chains, are not for here.
 const LONGEST: u64 = 16 << 20;
@@ -122,6 +127,25 @@ impl Unpacker {
             }
         }
         Some(kind)
+    }
+
+    /// Reads the loose object in a file into `out`. Its checksum is not looked at.
+    pub fn loose(&mut self, path: &Path, out: &mut Vec<u8>) -> Option<ObjectKind> {
+        let mut file = File::open(path).ok()?;
+        let input = &mut self.delta;
+        input.clear();
+        (&mut file).take(LONGEST).read_to_end(input).ok()?;
+        let mut start = [0; LOOSE_HEADER_MAX];
+        self.inflate.reset();
+        let (_, used, made) = self.inflate.prefix(input, &mut start).ok()?;
+        let (kind, size, header) = parse_header(&start[..made])?;
+        let size = usize::try_from(size).ok()?;
+        if size as u64 > LONGEST || size < made - header {
+            return None;
+        }
+        let rest = &input[used..];
+        let length = self.inflate.rest(rest, &start[..made], header, out, size);
+        (length.ok()? == size).then_some(kind)
     }
 
     fn inflate(

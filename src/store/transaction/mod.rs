@@ -16,6 +16,7 @@ mod record;
 
 use std::time::Duration;
 
+use crate::metrics::metrics;
 use crate::model::request::{CommitOptions, Edits, Side};
 use crate::model::text::Meta;
 use crate::model::{
@@ -26,7 +27,7 @@ use crate::model::{
 use crate::store::collect::Collector;
 use crate::store::commit::{MERGE_MESSAGE, nothing_new};
 use crate::store::edit::{Draft, Op, prune};
-use crate::store::engine::{Expected, HeadName};
+use crate::store::engine::{Expected, HeadMove, HeadName};
 use crate::store::objects::Fresh;
 use crate::store::{Error, Result, Store, history, merge};
 
@@ -323,25 +324,17 @@ impl Store {
                 }
             }
         };
-        if head != Some(new) {
-            if !options.keep {
-                // What the last step stores is written with the first.
-                let after = Meta {
-                    state: State::Committed(new),
-                    edited: who.time,
-                    ..stored.meta.clone()
-                };
-                self.store(&stored.id, &after, &stored.tree, &mut fresh)?;
-            }
-            stored.meta.state = State::Committing {
+        let committing = Meta {
+            state: State::Committing {
                 new,
                 expected: head,
-            };
-            self.replace(&mut stored, &mut fresh, who)?;
-            self.advance(&branch, head, new, &Fresh::default(), who, "commit")?;
-        }
+            },
+            edited: who.time,
+            ..stored.meta.clone()
+        };
+        let edited = stored.tree;
         if options.keep {
-            stored.tree = self.objects.commit(&new)?.tree;
+            stored.tree = self.objects.commit_or_fresh(&new, &fresh)?.tree;
             stored.meta = Meta {
                 base: Some(new),
                 parents: vec![new],
@@ -354,7 +347,31 @@ impl Store {
         } else {
             stored.meta.state = State::Committed(new);
         }
-        self.replace(&mut stored, &mut Fresh::default(), who)?;
+        if head == Some(new) {
+            self.replace(&mut stored, &mut fresh, who)?;
+            return Ok(new);
+        }
+        stored.meta.edited = who.time;
+        let during = self.store(&stored.id, &committing, &edited, &mut fresh)?;
+        let after = self.store(&stored.id, &stored.meta, &stored.tree, &mut fresh)?;
+        let advance = HeadMove {
+            name: HeadName::branch(&branch),
+            expected: head.map_or(Expected::Missing, Expected::Id),
+            new: Some(new),
+        };
+        let swap = |from, to| HeadMove {
+            name: HeadName::transaction(&stored.id),
+            expected: Expected::Id(from),
+            new: Some(to),
+        };
+        let steps: [(&[HeadMove], &str); 3] = [
+            (&[swap(stored.at, during)], "transaction"),
+            (&[advance], "commit"),
+            (&[swap(during, after)], "transaction"),
+        ];
+        // That the last has happened can be told from the two before it.
+        self.swap_in_steps(&steps, options.keep, &fresh, who)?;
+        metrics().commits.inc();
         Ok(new)
     }
 

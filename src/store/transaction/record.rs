@@ -19,7 +19,19 @@ pub struct Recent(Cache<ObjectId, Arc<(Meta, ObjectId)>>);
 
 impl Default for Recent {
     fn default() -> Self {
-        Self(Cache::new(RECENT))
+        let options = quick_cache::OptionsBuilder::new()
+            .estimated_items_capacity(RECENT)
+            .weight_capacity(RECENT as u64)
+            // By default the processors are counted, which takes a while.
+            .shards(4)
+            .build()
+            .expect("both capacities are given");
+        Self(Cache::with_options(
+            options,
+            Default::default(),
+            Default::default(),
+            Default::default(),
+        ))
     }
 }
 
