@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use datakit::ninep::message::{Reply, Request};
 use rs9p::GetAttrMask;
 
-use crate::ninep_peers::{Client, Diod, Serving, Wire, echo};
+use crate::ninep_peers::{Client, Diod, Serving, Wire, echo, echo_by_tokio};
 use crate::place::{Place, feed, output, run};
 use crate::report::{Need, Report, Samples, Unit};
 
@@ -194,27 +194,30 @@ pub fn questions(place: &Place, report: &mut Report) {
         ("live-", live, Wire::Unix),
     ] {
         let (mut dk, mut diod) = subjects.clients_at(wire, root);
-        let mut bare = echo(wire);
+        let (mut bare, mut soft) = (echo(wire), echo_by_tokio(wire));
         open_all(&mut dk);
         diod.iter_mut().for_each(open_all);
         for (name, question) in QUESTIONS {
             let name = format!("9p-{kind}{name}-{}", wire.name());
-            let (mut ours, mut theirs, mut limit) =
-                (Samples::new(), Samples::new(), Samples::new());
+            let [mut ours, mut theirs, mut limit, mut runtime] = [const { Samples::new() }; 4];
             for _ in 0..rounds {
                 ours.add(timed(|| question.ask(&mut dk)));
                 if let Some(diod) = &mut diod {
                     theirs.add(timed(|| question.ask(diod)));
                 }
                 limit.add(timed(|| bare.turn()));
+                runtime.add(timed(|| soft.turn()));
             }
             let trips = limit.p50() * question.trips();
+            let by_tokio = runtime.p50() * question.trips();
             report.times(
                 &name,
                 ours.p50(),
                 Some(("bare loopback", trips)),
                 Need::AtMost(1.5),
             );
+            let peer = Some(("an echo by tokio", by_tokio));
+            report.times(&format!("{name}-tokio"), ours.p50(), peer, Need::Nothing);
             if diod.is_some() {
                 let peer = Some(("diod", theirs.p50()));
                 report.times(&format!("{name}-diod"), ours.p50(), peer, Need::AtMost(1.0));

@@ -11,6 +11,7 @@ use bytes::{Buf as _, Bytes};
 use datakit::ninep::message::{Dialect, Reply, Request, flags};
 use datakit::ninep::wire::{Data, Output};
 use rs9p::{NOFID, NOTAG};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use crate::place::{Place, Store};
 
@@ -514,6 +515,39 @@ pub fn echo(wire: Wire) -> Echo {
         }
     });
     Echo(near)
+}
+
+/// The same by tokio, as dk serve is: what the runtime itself takes for a turn.
+pub fn echo_by_tokio(wire: Wire) -> Echo {
+    async fn answer(mut far: impl AsyncRead + AsyncWrite + Unpin) {
+        let mut message = [0; 64];
+        while far.read_exact(&mut message).await.is_ok() && far.write_all(&message).await.is_ok() {}
+    }
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let far = async {
+            match wire {
+                Wire::Unix => {
+                    let (near, far) = UnixStream::pair().unwrap();
+                    tell.send(Stream::Unix(near)).unwrap();
+                    far.set_nonblocking(true).unwrap();
+                    let far = tokio::net::UnixStream::from_std(far).unwrap();
+                    tokio::spawn(answer(far)).await.unwrap();
+                }
+                Wire::Tcp => {
+                    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+                    let address = listener.local_addr().unwrap().to_string();
+                    tell.send(tcp(&address)).unwrap();
+                    let (far, _) = listener.accept().await.unwrap();
+                    far.set_nodelay(true).unwrap();
+                    tokio::spawn(answer(far)).await.unwrap();
+                }
+            }
+        };
+        runtime.block_on(far);
+    });
+    Echo(told.recv().unwrap())
 }
 
 impl Echo {

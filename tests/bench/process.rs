@@ -86,8 +86,7 @@ pub fn tx(place: &Place, report: &mut Report) {
     report.times("tx", dk.p50(), peer, Need::AtMost(1.0 / 3.0));
     // What the machine itself asks for it: three starts of a program, and the
     // syncs that have to follow each other so that each step is durable (begin
-    // and write: objects, folders and lock, ref; commit: the same, the branch,
-    // and the end of the transaction).
+    // and write: objects and lock, folders, ref; commit: the same, and the branch).
     let mut disk = place.disk();
     let starts = || run(&mut place.program("true"));
     let mut floor = Samples::new();
@@ -95,12 +94,12 @@ pub fn tx(place: &Place, report: &mut Report) {
         let starts: Duration = (0..3).map(|_| starts()).sum();
         floor.add(starts + (0..SYNCS).map(|_| disk.append()).sum());
     }
-    let peer = Some(("three times true(1) and 13 syncs in a row", floor.p50()));
+    let peer = Some(("three times true(1) and 10 syncs in a row", floor.p50()));
     report.times("tx-limit", dk.p50(), peer, Need::Nothing);
 }
 
 /// Syncs of a transaction's three steps that wait for one another.
-const SYNCS: usize = 13;
+const SYNCS: usize = 10;
 
 /// `dk cat` and `git cat-file`.
 pub fn cat(place: &Place, report: &mut Report) {

@@ -173,11 +173,7 @@ fn check(log: &str, store: &str, spared: Option<&str>) -> (usize, usize) {
     (objects, others)
 }
 
-fn run(
-    sandbox: &Sandbox,
-    arguments: &[&str],
-    spared: Option<&str>,
-) -> (String, usize, usize) {
+fn run(sandbox: &Sandbox, arguments: &[&str], spared: Option<&str>) -> (String, usize, usize) {
     let log = sandbox.join("strace.log");
     let mut strace = sandbox.program("strace", ["-f", "-y", "-qq", "-s", "0", "-o"]);
     strace
@@ -266,5 +262,8 @@ fn an_order_that_is_wrong_is_seen() {
     for left_out in [&[1, 3][..], &[5], &[6], &[9], &[9, 10]] {
         assert!(!is_right(without(left_out)), "without {left_out:?}");
     }
-    assert!(!is_right(good.replace("1</dev/pts/0>", "1<pipe:[7]>").replace(lines[9], "")));
+    assert!(!is_right(
+        good.replace("1</dev/pts/0>", "1<pipe:[7]>")
+            .replace(lines[9], "")
+    ));
 }

@@ -14,7 +14,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use tokio::sync::mpsc;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::client::*;
 use crate::model::Kind;
@@ -322,9 +322,6 @@ async fn send(
     asked: Asked,
     complete: &mut bool,
 ) -> Result<Vec<u8>, Failed> {
-    let mut opened = session
-        .open_in(place.dir, &place.name, place.make, place.file)
-        .await?;
     let size = BLOCK.min(session.connection.unit() as usize);
     let (mut blocks, printing) = match asked.edits {
         None => (whole(&asked.head, asked.finish, size), None),
@@ -336,23 +333,35 @@ async fn send(
             (blocks.boxed(), Some(printing))
         }
     };
+    // The first block goes with the opening: a small request is one round trip.
+    let mut next = blocks.next().await;
+    if next.is_none() {
+        return Err(unfinished(printing).await);
+    }
+    let mut opened = session
+        .open_in(place.dir, &place.name, place.make, place.file)
+        .await?;
     let mut under_way = VecDeque::new();
     let mut at = 0;
     loop {
-        let block = tokio::select! {
-            biased;
-            answer = first(&mut under_way) => {
-                if let Err(error) = answer {
-                    return Err(why(&mut opened, error).await.into());
+        let block = match next.take() {
+            None => tokio::select! {
+                biased;
+                answer = first(&mut under_way) => {
+                    if let Err(error) = answer {
+                        return Err(why(&mut opened, error).await.into());
+                    }
+                    continue;
                 }
-                continue;
-            }
-            block = blocks.next() => block,
+                block = blocks.next() => block,
+            },
+            first => first,
         };
         let (block, last) = match block {
             Some(Block::More(block)) => (block, false),
             Some(Block::Last(block)) => (block, true),
-            None => break,
+            // Dropping the file says that there will be no last line.
+            None => return Err(unfinished(printing).await),
         };
         let count = block.len() as u32;
         *complete = last;
@@ -362,19 +371,19 @@ async fn send(
             return result(opened, under_way).await;
         }
     }
-    // Dropping the file says that there will be no last line.
+}
+
+/// Returns why the edits of a request have no end.
+async fn unfinished(printing: Option<JoinHandle<Result<(), Ended>>>) -> Failed {
     let printing = printing.expect("a request without edits has its last block");
     match printing.await {
-        Ok(Err(Ended::Failed(error))) => Err(Failed::Here(error)),
-        Ok(_) => Err(Failed::Here(Error::new(
-            Kind::Invalid,
-            "an edit was refused",
-        ))),
+        Ok(Err(Ended::Failed(error))) => Failed::Here(error),
+        Ok(_) => Failed::Here(Error::new(Kind::Invalid, "an edit was refused")),
         Err(failed) => match failed.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
             Err(_) => {
                 let message = "the runtime is shutting down";
-                Err(Failed::Here(Error::new(Kind::Interrupted, message)))
+                Failed::Here(Error::new(Kind::Interrupted, message))
             }
         },
     }

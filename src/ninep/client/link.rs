@@ -7,6 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use rs9p::GetAttrMask;
@@ -28,6 +29,8 @@ const KIBIBYTES: usize = 16 << 10;
 pub(super) const PATIENT: u32 = u32::MAX;
 /// Bytes encoded at once.
 const BATCH: usize = 1 << 20;
+/// So long a clunk waits for a request to go with.
+const LINGER: Duration = Duration::from_millis(20);
 
 /// What the tasks of a connection and its callers share.
 pub(super) struct Link {
@@ -45,6 +48,8 @@ pub(super) struct Link {
 struct State {
     /// To be sent, in this order.
     queue: VecDeque<(u16, Request)>,
+    /// Somebody waits for what is in the queue.
+    urgent: bool,
     /// Sent, or in the queue.
     waiting: HashMap<u16, Waiting>,
     tags: Numbers,
@@ -94,6 +99,7 @@ impl Link {
             msize,
             state: Mutex::new(State {
                 queue: VecDeque::new(),
+                urgent: false,
                 waiting: HashMap::new(),
                 tags: Numbers::default(),
                 fids: Numbers::default(),
@@ -125,6 +131,7 @@ impl Link {
                 state.ended = Some(why.clone());
             }
             state.queue.clear();
+            state.urgent = true;
             std::mem::take(&mut state.waiting)
         };
         self.requests.close();
@@ -215,6 +222,7 @@ impl Link {
             _room: room,
         };
         state.waiting.insert(tag, waiting);
+        state.urgent |= clunks.is_none();
         state.queue.push_back((tag, request));
         drop(state);
         self.queued.notify_one();
@@ -287,6 +295,7 @@ impl Link {
     /// Encodes what is in the queue, up to a limit.
     fn encode(&self, out: &mut Output) {
         let mut state = self.state();
+        state.urgent = false;
         while out.len() < BATCH
             && let Some((tag, request)) = state.queue.pop_front()
         {
@@ -302,6 +311,19 @@ impl Link {
                 let _ = to.send(Err(Error::here(Kind::Invalid, message)));
             }
         }
+    }
+}
+
+impl Link {
+    /// Waits until somebody waits for what is in the queue, or for long enough.
+    async fn linger(&self) {
+        let urgent = async {
+            while !self.state().urgent {
+                self.queued.notified().await;
+            }
+        };
+        // It is sent in either case.
+        let _ = tokio::time::timeout(LINGER, urgent).await;
     }
 }
 
@@ -322,6 +344,7 @@ pub(super) async fn write<S: AsyncWrite + Unpin>(link: Arc<Link>, mut stream: S)
                 return;
             }
             link.queued.notified().await;
+            link.linger().await;
             continue;
         }
         let written = async {
