@@ -116,6 +116,14 @@ pub fn cat(place: &Place, report: &mut Report) {
     let against = Some(("git cat-file", theirs.p50()));
     report.times("cat", times.p50(), against, Need::AtMost(1.0));
     memory(place, report, "cat-memory", "git cat-file", &cat(), &peer());
+    // A program that is mapped counts with the 64 KiB around whatever of it is
+    // touched: what is shared by all processes, and there before a store is.
+    let unit = crate::report::Unit::Mebibytes;
+    let start = place.memory(&place.dk(&store, ["--version"]));
+    if let (Some(cat), Some(start)) = (place.memory(&cat()), start) {
+        let peer = Some(("dk --version, which opens no store", start));
+        report.row("cat-memory-limit", unit, cat, peer, Need::Nothing);
+    }
 }
 
 /// Prints a row of the memory two programs hold at most.

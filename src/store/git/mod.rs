@@ -7,7 +7,6 @@
 
 mod bulk;
 mod claim;
-mod crew;
 mod deltas;
 mod durable;
 mod fetch;
@@ -49,7 +48,6 @@ use crate::store::engine::{
 use crate::store::{Error, Result};
 
 use bulk::GitBulk;
-use crew::Crew;
 use durable::{Keeping, Shared, Written};
 pub use identity::user;
 use loose::{Blob, Loose};
@@ -282,7 +280,6 @@ fn keeping(repo: &gix::Repository, durability: Durability) -> Keeping {
     let shared = repo.config_snapshot().string("core.sharedRepository");
     Keeping {
         sync: durability == Durability::Strict,
-        crew: Crew::new().into(),
         shared: shared.map_or(Shared::Umask, |value| Shared::parse(&value.to_string())),
     }
 }
