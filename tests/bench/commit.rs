@@ -1,12 +1,16 @@
 //! Commits made in this process, beside the disk's own limit and other libraries.
 
-use std::path::Path;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::num::NonZeroU64;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use datakit::client::local::{Durability, Local, Options};
 use datakit::client::{Client, CommitOptions, Content, Edit, Edits, FileKind};
 use datakit::model::{BranchName, Identity, ObjectId, Signature, Time, TreePath};
+use rustix::fs::{Advice, fadvise};
 use tokio::runtime::Runtime;
 
 use crate::inputs::{history, path, tree, wide};
@@ -127,11 +131,71 @@ pub fn durable(place: &Place, report: &mut Report) {
         1.0 / stream.p50(),
     );
     rate("commit-fast-import", &dk, peer, Need::Nothing);
+    // What the disk asks of loose objects: five files, the folders of four, and
+    // that of the ref, each synced before what relies on it.
+    let mut bare = BareCommits::new(&place.folder());
+    let mut floor = Samples::new();
+    for _ in 0..place.choose(100, 1000) {
+        floor.add(bare.commit());
+    }
+    let peer = ("its files and folders synced, no more", 1.0 / floor.p50());
+    rate("commit-limit", &dk, peer, Need::Nothing);
     if let Err(why) = libgit2 {
         report.skip("commit-libgit2", why);
     }
     let peer = Some(("its own p50", dk.p50()));
     report.times("commit-p99", dk.quantile(0.99), peer, Need::Nothing);
+}
+
+/// The files of a commit, and nothing else of it.
+pub struct BareCommits {
+    folder: PathBuf,
+    number: usize,
+}
+
+impl BareCommits {
+    pub fn new(folder: &Path) -> Self {
+        for number in 0..=256 {
+            fs::create_dir(folder.join(number.to_string())).unwrap();
+        }
+        Self {
+            folder: folder.to_owned(),
+            number: 0,
+        }
+    }
+
+    pub fn commit(&mut self) -> Duration {
+        self.number += 1;
+        let number = self.number;
+        // The last is the ref's, which replaces the one before.
+        let folder = |file: usize| match file {
+            4 => self.folder.join("256"),
+            file => self
+                .folder
+                .join(((number * 5 + file * 61) % 256).to_string()),
+        };
+        let began = Instant::now();
+        let files: Vec<File> = (0..5)
+            .map(|file| {
+                let mut new = File::create_new(folder(file).join("new")).unwrap();
+                new.write_all(&[b'x'; 200]).unwrap();
+                // Begun together, as dk does.
+                let _ = fadvise(&new, 0, NonZeroU64::new(1), Advice::DontNeed);
+                new
+            })
+            .collect();
+        files.iter().for_each(|file| file.sync_all().unwrap());
+        for file in 0..5 {
+            let name = match file {
+                4 => "ref".into(),
+                file => format!("{number}-{file}"),
+            };
+            let folder = folder(file);
+            fs::rename(folder.join("new"), folder.join(name)).unwrap();
+            File::open(folder).unwrap().sync_all().unwrap();
+        }
+        began.elapsed()
+    }
 }
 
 /// Durable commits of 64 clients of one process to one branch.

@@ -70,6 +70,10 @@ enum Question {
     Read,
 }
 
+/// Questions in a row to one server before it is another's turn. Asked one
+/// each, what is measured is how deep a processor slept meanwhile.
+const BURST: usize = 100;
+
 const QUESTIONS: [(&str, Question); 3] = [
     ("getattr", Question::Getattr),
     ("walk", Question::WalkClunk),
@@ -200,13 +204,21 @@ pub fn questions(place: &Place, report: &mut Report) {
         for (name, question) in QUESTIONS {
             let name = format!("9p-{kind}{name}-{}", wire.name());
             let [mut ours, mut theirs, mut limit, mut runtime] = [const { Samples::new() }; 4];
-            for _ in 0..rounds {
-                ours.add(timed(|| question.ask(&mut dk)));
-                if let Some(diod) = &mut diod {
-                    theirs.add(timed(|| question.ask(diod)));
+            for _ in 0..rounds / BURST {
+                for _ in 0..BURST {
+                    ours.add(timed(|| question.ask(&mut dk)));
                 }
-                limit.add(timed(|| bare.turn()));
-                runtime.add(timed(|| soft.turn()));
+                if let Some(diod) = &mut diod {
+                    for _ in 0..BURST {
+                        theirs.add(timed(|| question.ask(diod)));
+                    }
+                }
+                for _ in 0..BURST {
+                    limit.add(timed(|| bare.turn()));
+                }
+                for _ in 0..BURST {
+                    runtime.add(timed(|| soft.turn()));
+                }
             }
             let trips = limit.p50() * question.trips();
             let by_tokio = runtime.p50() * question.trips();

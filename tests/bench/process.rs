@@ -2,8 +2,8 @@
 
 use std::fs;
 use std::process::Command;
-use std::time::Duration;
 
+use crate::commit::BareCommits;
 use crate::inputs::{path, tree};
 use crate::peers::Plumbing;
 use crate::place::{Place, feed, output, run};
@@ -84,22 +84,18 @@ pub fn tx(place: &Place, report: &mut Report) {
     );
     let peer = Some(("git plumbing with a ref for it, core.fsync=all", peer.p50()));
     report.times("tx", dk.p50(), peer, Need::AtMost(1.0 / 3.0));
-    // What the machine itself asks for it: three starts of a program, and the
-    // syncs that have to follow each other so that each step is durable (begin
-    // and write: objects and lock, folders, ref; commit: the same, and the branch).
-    let mut disk = place.disk();
+    // What the machine itself asks for it: three starts of a program, and three
+    // times the files of a commit, each step being as durable as one.
+    let mut bare = BareCommits::new(&place.folder());
     let starts = || run(&mut place.program("true"));
     let mut floor = Samples::new();
     for _ in 0..place.choose(30, 150) {
-        let starts: Duration = (0..3).map(|_| starts()).sum();
-        floor.add(starts + (0..SYNCS).map(|_| disk.append()).sum());
+        let steps = (0..3).map(|_| starts() + bare.commit());
+        floor.add(steps.sum());
     }
-    let peer = Some(("three times true(1) and 10 syncs in a row", floor.p50()));
+    let peer = Some(("three times true(1) and a commit's bare files", floor.p50()));
     report.times("tx-limit", dk.p50(), peer, Need::Nothing);
 }
-
-/// Syncs of a transaction's three steps that wait for one another.
-const SYNCS: usize = 10;
 
 /// `dk cat` and `git cat-file`.
 pub fn cat(place: &Place, report: &mut Report) {
