@@ -85,7 +85,7 @@ impl Refs {
     }
 
     /// Writes what the locks of some moves are to hold. Nothing is locked yet,
-    /// nor synced: [`Prepared::contents`] is to be, before [`Refs::make`].
+    /// nor synced: what they hold is to be, before [`Refs::make`].
     pub fn prepare<'a>(&self, moves: &'a [HeadMove]) -> Result<Prepared<'a>> {
         self.writable()?;
         self.sweep();
