@@ -2,8 +2,11 @@
 //! of their own.
 //!
 //! Inputs that take long to make are kept in `target/bench-data` for the next
-//! run. What a run writes goes away at its end, not before: for half a minute
-//! after many files were removed, ext4 is slow to create others.
+//! run. What a run writes goes away at its end, not before: an ext4 without a
+//! journal looks at every inode that was freed in the last minutes before it
+//! gives one out, so that a commit, which replaces a ref, slows the next ones
+//! down. Rows that write small files say more on a file system with a journal:
+//! mount one at `target/bench-data`.
 
 use std::ffi::OsStr;
 use std::fs;
