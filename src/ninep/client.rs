@@ -10,7 +10,8 @@
 //!   whoever asks for more waits. What waits for ever (streams) is not counted
 //!   among the bytes.
 //! - A [`Ticket`] that is dropped is taken back with a Tflush, and its tag is
-//!   used again after the Rflush only. A [`Fid`] that is dropped is clunked.
+//!   used again after the Rflush only. A [`Fid`] that is dropped is clunked, with
+//!   what is asked next or soon after.
 //! - A server that says nothing for [`Options::idle`] while something is waited
 //!   for is asked something cheap; silent for [`Options::patience`] more, it is
 //!   given up. When a connection ends, everything that waits fails with why.
