@@ -311,11 +311,7 @@ impl Store {
         who: &Signature,
         why: &str,
     ) -> Result<()> {
-        let moves = [HeadMove {
-            name: HeadName::branch(branch),
-            expected: head.map_or(Expected::Missing, Expected::Id),
-            new: Some(to),
-        }];
+        let moves = [advancing(branch, head, to)];
         self.swap(&moves, fresh, who, why)?;
         metrics().commits.inc();
         Ok(())
@@ -343,17 +339,20 @@ impl Store {
         fresh: &Fresh,
         who: &Signature,
     ) -> Result<()> {
-        let note = |(_, why): &(_, &str)| MoveNote {
-            who: who.clone(),
-            message: format!("dk: {why}"),
-        };
-        let notes: Vec<MoveNote> = steps.iter().map(note).collect();
-        let step = |(number, note): (usize, _)| Step {
-            moves: steps[number].0,
-            note,
-            lasting: lasting || number + 1 < steps.len(),
-        };
-        let steps: Vec<Step<'_>> = notes.iter().enumerate().map(step).collect();
+        let mut steps: Vec<Step<'_>> = steps
+            .iter()
+            .map(|&(moves, why)| Step {
+                moves,
+                note: MoveNote {
+                    who: who.clone(),
+                    message: format!("dk: {why}"),
+                },
+                lasting: true,
+            })
+            .collect();
+        if let Some(last) = steps.last_mut() {
+            last.lasting = lasting;
+        }
         let mut done = |step: &Step<'_>| {
             for done in step.moves {
                 self.moved(&done.name, done.new);
@@ -439,6 +438,15 @@ impl Store {
                 "use --force, or set dk.denyCurrentBranch to ignore; then `git reset --hard` there"
                     .into(),
         })
+    }
+}
+
+/// The move of a branch from its head, if it has one, to a commit.
+pub(super) fn advancing(branch: &BranchName, head: Option<ObjectId>, to: ObjectId) -> HeadMove {
+    HeadMove {
+        name: HeadName::branch(branch),
+        expected: head.map_or(Expected::Missing, Expected::Id),
+        new: Some(to),
     }
 }
 

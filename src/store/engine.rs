@@ -177,7 +177,7 @@ pub struct HeadMove {
 /// Heads that move together, where several such moves follow each other.
 pub struct Step<'a> {
     pub moves: &'a [HeadMove],
-    pub note: &'a MoveNote,
+    pub note: MoveNote,
     /// Whether it survives power loss on return. One that need not is whole
     /// after it, or has not happened.
     pub lasting: bool,
@@ -275,7 +275,7 @@ pub trait Engine: Send + Sync + 'static {
     fn move_heads(&self, moves: &[HeadMove], note: &MoveNote, fresh: &[Object]) -> Result<()> {
         let step = Step {
             moves,
-            note,
+            note: note.clone(),
             lasting: true,
         };
         self.move_in_steps(&[step], fresh, &mut |_| ())

@@ -156,11 +156,13 @@ impl Engine for Memory {
         fresh: &[Object],
         done: &mut dyn FnMut(&Step<'_>),
     ) -> Result<()> {
-        steps.iter().try_for_each(|step| {
+        let mut fresh = fresh;
+        for step in steps {
             self.move_once(step.moves, fresh)?;
+            fresh = &[];
             done(step);
-            Ok(())
-        })
+        }
+        Ok(())
     }
 
     fn turn(&self) -> Result<Box<dyn Send + '_>> {

@@ -323,7 +323,7 @@ async fn send(
     complete: &mut bool,
 ) -> Result<Vec<u8>, Failed> {
     let size = BLOCK.min(session.connection.unit() as usize);
-    let (mut blocks, printing) = match asked.edits {
+    let (mut rest, printing) = match asked.edits {
         None => (whole(&asked.head, asked.finish, size), None),
         Some(edits) => {
             let (sender, mut blocks) = mpsc::channel(2);
@@ -334,28 +334,25 @@ async fn send(
         }
     };
     // The first block goes with the opening: a small request is one round trip.
-    let mut next = blocks.next().await;
-    if next.is_none() {
+    let Some(block) = rest.next().await else {
         return Err(unfinished(printing).await);
-    }
+    };
+    let mut blocks = stream::iter([block]).chain(rest);
     let mut opened = session
         .open_in(place.dir, &place.name, place.make, place.file)
         .await?;
     let mut under_way = VecDeque::new();
     let mut at = 0;
     loop {
-        let block = match next.take() {
-            None => tokio::select! {
-                biased;
-                answer = first(&mut under_way) => {
-                    if let Err(error) = answer {
-                        return Err(why(&mut opened, error).await.into());
-                    }
-                    continue;
+        let block = tokio::select! {
+            biased;
+            answer = first(&mut under_way) => {
+                if let Err(error) = answer {
+                    return Err(why(&mut opened, error).await.into());
                 }
-                block = blocks.next() => block,
-            },
-            first => first,
+                continue;
+            }
+            block = blocks.next() => block,
         };
         let (block, last) = match block {
             Some(Block::More(block)) => (block, false),

@@ -312,9 +312,7 @@ impl Link {
             }
         }
     }
-}
 
-impl Link {
     /// Waits until somebody waits for what is in the queue, or for long enough.
     async fn linger(&self) {
         let urgent = async {

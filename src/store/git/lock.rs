@@ -164,7 +164,7 @@ impl Locks {
 
     /// Syncs what was staged, where this store is synced.
     pub fn settle(&self, staged: &Staged) -> Result<()> {
-        if !self.sync || staged.content.is_empty() {
+        if !self.sync || !staged.is_filled() {
             return Ok(());
         }
         metrics().fsyncs.inc();

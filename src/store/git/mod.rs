@@ -232,10 +232,10 @@ impl Engine for Git {
         let contents: Vec<&dyn Written> = contents.map(|it| it as &dyn Written).collect();
         let names = self.loose.write_content(missing, &contents)?;
         self.loose.keeping.sync_dirs(&names)?;
-        for (number, (step, prepared)) in steps.into_iter().zip(prepared).enumerate() {
+        let mut unchecked = fresh;
+        for (step, prepared) in steps.into_iter().zip(prepared) {
             let mut recheck = || {
-                // From then on a head keeps them, or nobody will.
-                for object in fresh.iter().filter(|_| number == 0) {
+                for object in unchecked {
                     if !self.objects.keep_alive_thorough(&object.id)? {
                         self.loose.write([object])?;
                     }
@@ -249,7 +249,9 @@ impl Engine for Git {
                 Ok(())
             };
             self.refs
-                .make(prepared, step.note, step.lasting, &mut recheck)?;
+                .make(prepared, &step.note, step.lasting, &mut recheck)?;
+            // From here on a head keeps them, or nobody will.
+            unchecked = &[];
             done(step);
         }
         Ok(())

@@ -80,6 +80,9 @@ impl Refs {
         note: &MoveNote,
         recheck: &mut dyn FnMut() -> Result<()>,
     ) -> Result<()> {
+        if moves.is_empty() {
+            return recheck();
+        }
         let prepared = self.prepare_synced(moves)?;
         self.make(prepared, note, true, recheck)
     }
@@ -107,8 +110,9 @@ impl Refs {
 
     fn prepare_synced<'a>(&self, moves: &'a [HeadMove]) -> Result<Prepared<'a>> {
         let prepared = self.prepare(moves)?;
-        prepared
-            .contents()
+        let staged = &prepared.staged;
+        staged
+            .iter()
             .try_for_each(|staged| self.locks.settle(staged))?;
         Ok(prepared)
     }

@@ -25,13 +25,13 @@ use crate::model::{
 };
 
 use crate::store::collect::Collector;
-use crate::store::commit::{MERGE_MESSAGE, nothing_new};
+use crate::store::commit::{MERGE_MESSAGE, advancing, nothing_new};
 use crate::store::edit::{Draft, Op, prune};
 use crate::store::engine::{Expected, HeadMove, HeadName};
 use crate::store::objects::Fresh;
 use crate::store::{Error, Result, Store, history, merge};
 
-use record::{PREFIX, Stored, id_of, transaction};
+use record::{PREFIX, Stored, id_of, pointing, transaction};
 pub use record::{Recent, random_id};
 
 /// How long a committed transaction still answers.
@@ -354,19 +354,10 @@ impl Store {
         stored.meta.edited = who.time;
         let during = self.store(&stored.id, &committing, &edited, &mut fresh)?;
         let after = self.store(&stored.id, &stored.meta, &stored.tree, &mut fresh)?;
-        let advance = HeadMove {
-            name: HeadName::branch(&branch),
-            expected: head.map_or(Expected::Missing, Expected::Id),
-            new: Some(new),
-        };
-        let swap = |from, to| HeadMove {
-            name: HeadName::transaction(&stored.id),
-            expected: Expected::Id(from),
-            new: Some(to),
-        };
+        let swap = |from, to| pointing(&stored.id, Expected::Id(from), Some(to));
         let steps: [(&[HeadMove], &str); 3] = [
             (&[swap(stored.at, during)], "transaction"),
-            (&[advance], "commit"),
+            (&[advancing(&branch, head, new)], "commit"),
             (&[swap(during, after)], "transaction"),
         ];
         // That the last has happened can be told from the two before it.

@@ -161,11 +161,7 @@ impl Store {
         fresh: &Fresh,
         who: &Signature,
     ) -> Result<()> {
-        let moves = [HeadMove {
-            name: HeadName::transaction(id),
-            expected,
-            new,
-        }];
+        let moves = [pointing(id, expected, new)];
         self.swap(&moves, fresh, who, "transaction")
     }
 
@@ -211,6 +207,15 @@ impl Store {
             let _ = self.hidden.set(());
         }
         Ok(())
+    }
+}
+
+/// The move of a transaction's ref.
+pub fn pointing(id: &TransactionId, expected: Expected, new: Option<ObjectId>) -> HeadMove {
+    HeadMove {
+        name: HeadName::transaction(id),
+        expected,
+        new,
     }
 }
 
