@@ -100,10 +100,10 @@ impl Local {
         self.run(work).await
     }
 
-    fn feed<T: Send + Unpin + 'static>(
+    fn feed<B: face::Batch>(
         &self,
-        work: impl FnOnce(&Arc<Store>, &mut Feed<T>) -> store::Result<()> + Send + 'static,
-    ) -> Records<T> {
+        work: impl FnOnce(&Arc<Store>, &mut Feed<B>) -> store::Result<()> + Send + 'static,
+    ) -> Records<B::Item> {
         said(face::feed(&self.store, work))
     }
 
@@ -219,9 +219,11 @@ impl Client for Local {
 
     fn walk(&self, at: &At, path: &TreePath, sizes: bool) -> Records<Item> {
         let (at, path) = (at.clone(), path.clone());
-        self.feed(move |store, feed| {
+        self.feed(move |store, feed: &mut Feed<walk::Run>| {
             let entry = store.entry_at(&at, &path)?;
-            walk::walk(&store.objects, &entry, sizes, &mut |item| feed.push(item))
+            walk::walk(&store.objects, &entry, sizes, |path, entry, size| {
+                feed.add(|run| run.push(path, entry, size))
+            })
         })
     }
 

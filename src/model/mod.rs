@@ -93,16 +93,23 @@ pub struct ObjectId {
 
 impl ObjectId {
     /// Returns the id with these bytes: 20 (SHA-1) or 32 (SHA-256) of them.
-    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let mut id = Self {
-            bytes: [0; 32],
-            len: u8::try_from(bytes.len()).ok()?,
+    #[inline]
+    pub fn from_bytes(from: &[u8]) -> Option<Self> {
+        let mut bytes = [0; 32];
+        // Lengths known beforehand are copied by a move or two: a listing has
+        // as many ids as files.
+        let len = match from.len() {
+            20 => {
+                bytes[..20].copy_from_slice(&from[..20]);
+                20
+            }
+            32 => {
+                bytes.copy_from_slice(from);
+                32
+            }
+            _ => return None,
         };
-        if bytes.len() != 20 && bytes.len() != 32 {
-            return None;
-        }
-        id.bytes[..bytes.len()].copy_from_slice(bytes);
-        Some(id)
+        Some(Self { bytes, len })
     }
 
     /// Returns the id written as 40 or 64 hexadecimal digits of either case.

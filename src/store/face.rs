@@ -41,16 +41,17 @@ pub async fn run<T: Send + 'static>(
 }
 
 /// Feeds a stream from a thread, many records at a time.
-pub fn feed<T: Send + Unpin + 'static>(
+pub fn feed<B: Batch>(
     store: &Arc<Store>,
-    work: impl FnOnce(&Arc<Store>, &mut Feed<T>) -> Result<()> + Send + 'static,
-) -> Records<T> {
+    work: impl FnOnce(&Arc<Store>, &mut Feed<B>) -> Result<()> + Send + 'static,
+) -> Records<B::Item> {
     let store = store.clone();
-    let (sender, receiver) = mpsc::channel(8);
+    let (sender, receiver) = mpsc::channel(4);
     spawn_blocking(move || {
         let mut feed = Feed {
             sender,
-            batch: Vec::new(),
+            batch: B::default(),
+            count: 0,
             size: 1,
         };
         let result = work(&store, &mut feed);
@@ -58,7 +59,7 @@ pub fn feed<T: Send + Unpin + 'static>(
     });
     Box::pin(Fed {
         receiver,
-        batch: Vec::new().into_iter(),
+        batch: B::default().into_iter(),
     })
 }
 
@@ -79,7 +80,7 @@ pub fn follow(store: &Arc<Store>, looker: &Looker, query: WatchQuery) -> Records
     });
     Box::pin(Fed {
         receiver,
-        batch: Vec::new().into_iter(),
+        batch: Vec::default().into_iter(),
     })
 }
 
@@ -120,10 +121,17 @@ impl Drop for Looker {
     }
 }
 
+/// Records that go from thread to thread together.
+pub trait Batch: Default + IntoIterator<IntoIter: Send + Unpin> + Send + 'static {}
+
+impl<B: Default + IntoIterator<IntoIter: Send + Unpin> + Send + 'static> Batch for B {}
+
 /// Takes the records of one stream.
-pub struct Feed<T> {
-    sender: mpsc::Sender<Result<Vec<T>>>,
-    batch: Vec<T>,
+pub struct Feed<B> {
+    sender: mpsc::Sender<Result<B>>,
+    batch: B,
+    /// Records in the batch.
+    count: usize,
     /// Records sent together: few at first, so that the first come at once.
     size: usize,
 }
@@ -133,14 +141,23 @@ fn gone() -> Error {
     Error::Interrupted("nobody reads any more".into())
 }
 
-impl<T> Feed<T> {
+impl<T> Feed<Vec<T>> {
     pub fn push(&mut self, record: T) -> Result<()> {
-        self.batch.push(record);
-        if self.batch.len() < self.size {
+        self.add(|batch| batch.push(record))
+    }
+}
+
+impl<B: Default> Feed<B> {
+    /// Takes a record by what puts it into the batch.
+    pub fn add(&mut self, put: impl FnOnce(&mut B)) -> Result<()> {
+        put(&mut self.batch);
+        self.count += 1;
+        if self.count < self.size {
             return Ok(());
         }
-        self.size = (self.size * 2).min(512);
-        let batch = std::mem::replace(&mut self.batch, Vec::with_capacity(self.size));
+        self.count = 0;
+        self.size = (self.size * 2).min(1024);
+        let batch = std::mem::take(&mut self.batch);
         self.sender.blocking_send(Ok(batch)).map_err(|_| gone())
     }
 
@@ -155,13 +172,13 @@ impl<T> Feed<T> {
 }
 
 /// The reading end of a [`Feed`].
-struct Fed<T> {
-    receiver: mpsc::Receiver<Result<Vec<T>>>,
-    batch: std::vec::IntoIter<T>,
+struct Fed<B: IntoIterator> {
+    receiver: mpsc::Receiver<Result<B>>,
+    batch: B::IntoIter,
 }
 
-impl<T: Unpin> Stream for Fed<T> {
-    type Item = Result<T>;
+impl<B: IntoIterator<IntoIter: Unpin>> Stream for Fed<B> {
+    type Item = Result<B::Item>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {

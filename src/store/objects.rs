@@ -138,15 +138,13 @@ pub(super) fn entry_at(raw: &[u8], id_len: usize) -> Result<TreeEntry<'_>, &'sta
         at += 1;
     }
     let rest = &raw[at + 1..];
-    let nul = rest
-        .iter()
-        .position(|b| *b == 0)
-        .ok_or("the tree ends within a name")?;
-    let end = at + 1 + nul + 1 + id_len;
-    let name = &rest[..nul];
-    if name.is_empty() || name.contains(&b'/') {
+    let stop = rest.iter().position(|b| matches!(b, 0 | b'/'));
+    let length = stop.ok_or("the tree ends within a name")?;
+    if length == 0 || rest[length] == b'/' {
         return Err("a name in the tree is empty or holds a slash");
     }
+    let name = &rest[..length];
+    let end = at + 1 + length + 1 + id_len;
     let id = raw
         .get(end - id_len..end)
         .and_then(ObjectId::from_bytes)

@@ -27,8 +27,8 @@ pub(super) fn path_of(bytes: &[u8]) -> TreePath {
     path
 }
 
-/// Gives every leaf below `root` in path order, with paths relative to it; for
-/// a leaf itself, one item with the empty path.
+/// Lends every leaf below `root` in path order, with paths relative to it; for
+/// a leaf itself, one with the empty path.
 ///
 /// With `sizes`, those of blobs are looked up; a missing one is
 /// [`Error::Corrupt`].
@@ -36,33 +36,74 @@ pub fn walk(
     objects: &Objects,
     root: &Entry,
     sizes: bool,
-    out: &mut dyn FnMut(Item) -> Result<()>,
+    mut out: impl FnMut(&[u8], Entry, Option<u64>) -> Result<()>,
 ) -> Result<()> {
-    walk_raw(objects, root, &mut |path, entry| {
-        let size = if sizes && entry.mode.is_blob() {
-            Some(objects.size(&entry.id)?)
-        } else {
-            None
+    let mut leaves = Leaves::new(objects, root)?;
+    while let Some((path, entry)) = leaves.next(objects)? {
+        let size = match sizes && entry.mode.is_blob() {
+            true => Some(objects.size(&entry.id)?),
+            false => None,
         };
-        out(Item {
-            path: path_of(path),
-            entry,
-            size,
-        })
-    })
+        out(path, entry, size)?;
+    }
+    Ok(())
 }
 
-/// As [`walk`], lending each path instead of giving it away.
+/// Leaves on their way to another thread. Their paths share one buffer: memory
+/// given back on a thread it was not taken on costs more than the rest of a walk.
+#[derive(Default)]
+pub struct Run {
+    paths: Vec<u8>,
+    /// Where each path ends, and its leaf.
+    leaves: Vec<(usize, Entry, Option<u64>)>,
+}
+
+impl Run {
+    pub fn push(&mut self, path: &[u8], entry: Entry, size: Option<u64>) {
+        self.paths.extend_from_slice(path);
+        self.leaves.push((self.paths.len(), entry, size));
+    }
+}
+
+impl IntoIterator for Run {
+    type Item = Item;
+    type IntoIter = Items;
+
+    fn into_iter(self) -> Items {
+        Items {
+            paths: self.paths,
+            next: 0,
+            leaves: self.leaves.into_iter(),
+        }
+    }
+}
+
+/// The leaves of a [`Run`], one by one.
+pub struct Items {
+    paths: Vec<u8>,
+    /// Where the next path begins.
+    next: usize,
+    leaves: std::vec::IntoIter<(usize, Entry, Option<u64>)>,
+}
+
+impl Iterator for Items {
+    type Item = Item;
+
+    fn next(&mut self) -> Option<Item> {
+        let (end, entry, size) = self.leaves.next()?;
+        let path = path_of(&self.paths[self.next..end]);
+        self.next = end;
+        Some(Item { path, entry, size })
+    }
+}
+
+/// As [`walk`], without sizes.
 pub fn walk_raw(
     objects: &Objects,
     root: &Entry,
     out: &mut dyn FnMut(&[u8], Entry) -> Result<()>,
 ) -> Result<()> {
-    let mut leaves = Leaves::new(objects, root)?;
-    while let Some((path, entry)) = leaves.next(objects)? {
-        out(path, entry)?;
-    }
-    Ok(())
+    walk(objects, root, false, |path, entry, _| out(path, entry))
 }
 
 /// The leaves below an entry, found one by one in path order.

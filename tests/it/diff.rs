@@ -220,17 +220,17 @@ fn walks_are_gits() {
     let objects = forest.objects();
     for tree in trees {
         let mut found = String::new();
-        walk(&objects, &dir(tree), true, &mut |item| {
-            let kind = if item.entry.mode == Mode::SUBMODULE {
+        walk(&objects, &dir(tree), true, |path, entry, size| {
+            let kind = if entry.mode == Mode::SUBMODULE {
                 "commit"
             } else {
                 "blob"
             };
-            let size = item.size.map_or("-".into(), |size| size.to_string());
-            let path = item.path.as_bytes().escape_ascii();
+            let size = size.map_or("-".into(), |size| size.to_string());
+            let path = path.escape_ascii();
             found += &format!(
                 "{:06o} {kind} {} {size:>7}\t{path}\n",
-                item.entry.mode.0, item.entry.id
+                entry.mode.0, entry.id
             );
             Ok(())
         })
@@ -255,14 +255,12 @@ fn walks_are_gits() {
         id: forest.blobs[2],
     };
     let mut items = Vec::new();
-    walk(&objects, &leaf, true, &mut |item| {
-        items.push(item);
+    walk(&objects, &leaf, true, |path, entry, size| {
+        items.push((path.to_vec(), entry, size));
         Ok(())
     })
     .unwrap();
-    assert_eq!(items.len(), 1);
-    assert!(items[0].path.is_root());
-    assert_eq!((items[0].entry, items[0].size), (leaf, Some(6)));
+    assert_eq!(items, [(Vec::new(), leaf, Some(6))]);
 }
 
 #[test]
