@@ -54,6 +54,8 @@ pub struct Cell {
     commands: OnceLock<Commands>,
     /// A commit it was at, with its tree and time.
     seen: Mutex<Option<(ObjectId, ObjectId, i64)>>,
+    /// The turn in which it was looked up last, with its tree and time.
+    turn: Mutex<Option<(u64, ObjectId, i64)>>,
 }
 
 /// The files of a branch that keep a result.
@@ -70,18 +72,48 @@ impl Cell {
             transactions: transaction::Transactions::default(),
             commands: OnceLock::new(),
             seen: Mutex::default(),
+            turn: Mutex::default(),
         })
     }
 
-    /// Returns the tree of a head and since when it is, where that is known.
-    pub fn tree_of(&self, head: ObjectId) -> Option<(ObjectId, i64)> {
-        let seen = *lock(&self.seen);
-        let (_, tree, time) = seen.filter(|(commit, ..)| *commit == head)?;
+    /// Returns the head's tree, or an empty one, and since when it is. Blocks.
+    pub fn tree(&self, store: &Store) -> store::Result<(ObjectId, i64)> {
+        let Some(head) = store.head(&self.name())? else {
+            return Ok((store.objects.empty_tree(), 0));
+        };
+        if let Some(known) = self.tree_of(head) {
+            return Ok(known);
+        }
+        let commit = store.objects.commit(&head)?;
+        let time = commit.committer.time.seconds;
+        *lock(&self.seen) = Some((head, commit.tree, time));
+        Ok((commit.tree, time))
+    }
+
+    /// As [`Cell::tree`], where that needs no thread to wait on. What comes
+    /// together is answered from one look.
+    pub fn quick_tree(&self, store: &Store, call: &Call) -> Option<(ObjectId, i64)> {
+        let turn = call.turn();
+        if let (Some(turn), Some((last, tree, time))) = (turn, *lock(&self.turn))
+            && turn == last
+        {
+            return Some((tree, time));
+        }
+        let (tree, time) = match store.quick_head(&self.name())? {
+            None => (store.objects.empty_tree(), 0),
+            Some(head) => self.tree_of(head)?,
+        };
+        if let Some(turn) = turn {
+            *lock(&self.turn) = Some((turn, tree, time));
+        }
         Some((tree, time))
     }
 
-    pub fn keep_tree(&self, head: ObjectId, tree: ObjectId, time: i64) {
-        *lock(&self.seen) = Some((head, tree, time));
+    /// Returns the tree of a head and since when it is, where that is known.
+    fn tree_of(&self, head: ObjectId) -> Option<(ObjectId, i64)> {
+        let seen = *lock(&self.seen);
+        let (_, tree, time) = seen.filter(|(commit, ..)| *commit == head)?;
+        Some((tree, time))
     }
 
     pub fn name(&self) -> BranchName {
@@ -414,10 +446,7 @@ impl Folder for Branch {
     async fn lookup(&self, at: &Dir, _: &Call, name: &[u8]) -> Result<Arc<dyn Node>> {
         let (world, cell) = (self.world(), &self.cell);
         Ok(match name {
-            b"ro" => {
-                let root = Arc::new(live::HeadTree(cell.clone()));
-                view::live(world, at.place(name), root)
-            }
+            b"ro" => view::live(world, at.place(name), cell.clone()),
             b"transactions" => at.dir(
                 name,
                 transaction::Folder {
@@ -439,10 +468,7 @@ impl Folder for Branch {
             b"head" => at.file(name, head(world, cell)),
             b"diff" => {
                 let cell = cell.clone();
-                let now = move |store: &Store| {
-                    let root = live::HeadTree(cell.clone());
-                    Ok(view::Root::now(&root, store)?.0)
-                };
+                let now = move |store: &Store| Ok(cell.tree(store)?.0);
                 at.dir(name, Diffs::new(world, Arc::new(now)))
             }
             b"since" => at.dir(
@@ -525,7 +551,7 @@ fn head(world: &Arc<World>, cell: &Arc<Cell>) -> Status {
 fn export(world: &Arc<World>, cell: &Arc<Cell>) -> Export {
     let (asked, cell) = (world.clone(), cell.clone());
     Export::new(world, move || -> BoxFuture<'static, _> {
-        let (world, root) = (asked.clone(), live::HeadTree(cell.clone()));
-        Box::pin(async move { world.run(move |store| view::Root::now(&root, store)).await })
+        let (world, cell) = (asked.clone(), cell.clone());
+        Box::pin(async move { world.run(move |store| cell.tree(store)).await })
     })
 }

@@ -18,13 +18,13 @@ use crate::model::{BranchName, EntryKind, ObjectId, TreePath};
 use crate::store::watch::{MoveLog, Seat, Watch};
 use crate::store::{self, Store, face};
 
+use super::World;
 use super::branch::Cell;
 use super::entry::{Dir, Folder};
 use super::failure;
 use super::files::lock;
 use super::node::{Call, Node, Result, Shape};
 use super::stream::{Source, Stream};
-use super::{World, view};
 
 /// Reads a value as it is now, as text. Blocks.
 type Render = dyn Fn(&Store) -> store::Result<Vec<u8>> + Send + Sync;
@@ -337,30 +337,5 @@ impl Folder for SinceAll {
             })
         };
         Ok(at.file(name, Stream::new(&streams, begin)))
-    }
-}
-
-/// Shows the head's tree, or an empty one.
-pub struct HeadTree(pub Arc<Cell>);
-
-impl view::Root for HeadTree {
-    fn now(&self, store: &Store) -> store::Result<(ObjectId, i64)> {
-        let Some(head) = store.head(&self.0.name())? else {
-            return Ok((store.objects.empty_tree(), 0));
-        };
-        if let Some(known) = self.0.tree_of(head) {
-            return Ok(known);
-        }
-        let commit = store.objects.commit(&head)?;
-        let time = commit.committer.time.seconds;
-        self.0.keep_tree(head, commit.tree, time);
-        Ok((commit.tree, time))
-    }
-
-    fn quick(&self, store: &Store) -> Option<(ObjectId, i64)> {
-        match store.quick_head(&self.0.name())? {
-            None => Some((store.objects.empty_tree(), 0)),
-            Some(head) => self.0.tree_of(head),
-        }
     }
 }

@@ -17,7 +17,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use bytes::Bytes;
 
@@ -83,7 +83,14 @@ pub struct Principal {
 #[derive(Clone, Debug)]
 pub struct Call {
     pub who: Arc<Principal>,
-    state: Arc<AtomicU8>,
+    state: Arc<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    stage: AtomicU8,
+    /// The turn it is answered in; 0: none.
+    turn: AtomicU64,
 }
 
 const OPEN: u8 = 0;
@@ -92,28 +99,51 @@ const CANCELLED: u8 = 2;
 
 impl Call {
     pub fn new(who: Arc<Principal>) -> Self {
+        Self::in_turn(who, 0)
+    }
+
+    /// A request that came together with others that only ask: they are
+    /// answered in one turn, and one look at the store may serve them all.
+    pub fn in_turn(who: Arc<Principal>, turn: u64) -> Self {
         Self {
             who,
-            state: Arc::new(AtomicU8::new(OPEN)),
+            state: Arc::new(State {
+                stage: AtomicU8::new(OPEN),
+                turn: AtomicU64::new(turn),
+            }),
         }
+    }
+
+    /// Returns the turn it is answered in, if that is not over. No two turns
+    /// of a connection have one number.
+    pub fn turn(&self) -> Option<u64> {
+        Some(self.state.turn.load(Ordering::Relaxed)).filter(|turn| *turn != 0)
+    }
+
+    /// It was not answered in its turn: what is true may be something else by
+    /// the time it is.
+    pub fn leave_turn(&self) {
+        self.state.turn.store(0, Ordering::Relaxed);
     }
 
     /// Goes past the point of no return. `false`: the request was cancelled
     /// before, and nothing is to be done. Work on another thread asks this
     /// once, right before what cannot be taken back.
     pub fn pass(&self) -> bool {
-        self.state
+        let stage = &self.state.stage;
+        stage
             .compare_exchange(OPEN, PASSED, Ordering::AcqRel, Ordering::Acquire)
             .is_ok()
-            || self.state.load(Ordering::Acquire) == PASSED
+            || stage.load(Ordering::Acquire) == PASSED
     }
 
     /// Takes the request back. `false`: too late, an answer will come.
     pub fn cancel(&self) -> bool {
-        self.state
+        let stage = &self.state.stage;
+        stage
             .compare_exchange(OPEN, CANCELLED, Ordering::AcqRel, Ordering::Acquire)
             .is_ok()
-            || self.state.load(Ordering::Acquire) == CANCELLED
+            || stage.load(Ordering::Acquire) == CANCELLED
     }
 }
 

@@ -14,20 +14,12 @@ use crate::model::{Entry, Mode, ObjectId, TreePath};
 use crate::store::objects::Tree;
 use crate::store::{self, Store};
 
+use super::branch::Cell;
 use super::entry::{Place, key, no_listing, not_a_directory, refused, set_directory, version};
 use super::failure;
 use super::files::{Turn, range};
 use super::node::{Attr, Call, Create, Handle, Id, Listing, Node, Open, Result, Set, Shape};
 use super::{World, blob};
-
-/// Which tree a view shows.
-pub trait Root: Send + Sync + 'static {
-    /// Returns the tree as it is now, and since when. Blocks.
-    fn now(&self, store: &Store) -> store::Result<(ObjectId, i64)>;
-
-    /// As [`Root::now`], where that needs no thread to wait on.
-    fn quick(&self, store: &Store) -> Option<(ObjectId, i64)>;
-}
 
 /// What a view shows, and the world it is in.
 #[derive(Clone)]
@@ -38,7 +30,8 @@ pub struct View {
 
 #[derive(Clone)]
 enum What {
-    Live(Arc<dyn Root>),
+    /// The tree of a branch's head.
+    Live(Arc<Cell>),
     /// It never changes; this is its commit's time.
     Fixed(i64),
 }
@@ -63,13 +56,13 @@ pub fn shape(mode: Mode) -> Shape {
 }
 
 /// Makes the root of a live view.
-pub fn live(world: &Arc<World>, place: Place, root: Arc<dyn Root>) -> Arc<dyn Node> {
+pub fn live(world: &Arc<World>, place: Place, cell: Arc<Cell>) -> Arc<dyn Node> {
     let id = world.store.objects.empty_tree();
     Arc::new(Viewed {
         place: Arc::new(place),
         view: View {
             world: world.clone(),
-            root: What::Live(root),
+            root: What::Live(cell),
         },
         path: TreePath::root(),
         entry: dir(id),
@@ -98,13 +91,13 @@ pub fn dir(id: ObjectId) -> Entry {
 
 impl Viewed {
     /// Returns what stands here now, and since when.
-    async fn now(&self) -> Result<(Entry, i64)> {
-        let root = match &self.view.root {
+    async fn now(&self, call: &Call) -> Result<(Entry, i64)> {
+        let cell = match &self.view.root {
             What::Fixed(mtime) => return Ok((self.entry, *mtime)),
-            What::Live(root) => root.clone(),
+            What::Live(cell) => cell.clone(),
         };
         let store = &self.view.world.store;
-        let known = root.quick(store).and_then(|(tree, time)| {
+        let known = cell.quick_tree(store, call).and_then(|(tree, time)| {
             let found = store.objects.cached_lookup(&tree, &self.path)?;
             Some((found, time))
         });
@@ -113,7 +106,7 @@ impl Viewed {
             None => {
                 let path = self.path.clone();
                 let work = move |store: &Arc<Store>| {
-                    let (tree, time) = root.now(store)?;
+                    let (tree, time) = cell.tree(store)?;
                     Ok((store.objects.lookup(&tree, &path)?, time))
                 };
                 self.view.world.run(work).await?
@@ -129,11 +122,11 @@ impl Viewed {
     }
 
     /// Returns the directory it is now, from memory where it is there.
-    async fn tree(&self) -> Result<(Arc<Tree>, i64)> {
+    async fn tree(&self, call: &Call) -> Result<(Arc<Tree>, i64)> {
         if !self.entry.mode.is_dir() {
             return Err(failure::walk_from_file());
         }
-        let (entry, time) = self.now().await?;
+        let (entry, time) = self.now(call).await?;
         Ok((self.view.world.tree(&entry.id).await?, time))
     }
 
@@ -210,8 +203,8 @@ impl Node for Viewed {
         self.place.parent.clone()
     }
 
-    async fn attr(&self, _: &Call) -> Result<Attr> {
-        let (entry, mtime) = self.now().await?;
+    async fn attr(&self, call: &Call) -> Result<Attr> {
+        let (entry, mtime) = self.now(call).await?;
         let size = match entry.mode.is_dir() {
             true => 0,
             false => self.length(&entry).await?,
@@ -225,8 +218,8 @@ impl Node for Viewed {
         })
     }
 
-    async fn lookup(&self, _: &Call, name: &[u8]) -> Result<Arc<dyn Node>> {
-        let (tree, _) = self.tree().await?;
+    async fn lookup(&self, call: &Call, name: &[u8]) -> Result<Arc<dyn Node>> {
+        let (tree, _) = self.tree(call).await?;
         match tree.get(name) {
             Some(entry) => Ok(self.child(name, entry)),
             None => Err(failure::no_entry(self.path.join(name).to_string())),
@@ -273,8 +266,8 @@ impl Node for Viewed {
         }
     }
 
-    async fn target(&self, _: &Call) -> Result<Vec<u8>> {
-        let (entry, _) = self.now().await?;
+    async fn target(&self, call: &Call) -> Result<Vec<u8>> {
+        let (entry, _) = self.now(call).await?;
         if entry.mode != Mode::LINK {
             return Err(failure::not_a_link());
         }
@@ -298,12 +291,12 @@ struct ViewHandle {
 
 #[async_trait::async_trait]
 impl Handle for ViewHandle {
-    async fn read(&self, _: &Call, offset: u64, count: u32) -> Result<Bytes> {
+    async fn read(&self, call: &Call, offset: u64, count: u32) -> Result<Bytes> {
         if self.node.entry.mode.is_dir() {
             return Err(failure::is_directory(&self.node.path));
         }
         let mut reader = self.reader.take().await;
-        let (entry, _) = self.node.now().await?;
+        let (entry, _) = self.node.now(call).await?;
         if !entry.mode.is_blob() {
             range(0, offset, count)?;
             return Err(opaque(&self.node.path, &entry));
@@ -319,11 +312,11 @@ impl Handle for ViewHandle {
         }
     }
 
-    async fn list(&self, _: &Call) -> Result<Arc<dyn Listing>> {
+    async fn list(&self, call: &Call) -> Result<Arc<dyn Listing>> {
         if !self.node.entry.mode.is_dir() {
             return Err(no_listing());
         }
-        let (tree, _) = self.node.tree().await?;
+        let (tree, _) = self.node.tree(call).await?;
         let parent = self.node.place.key;
         Ok(Arc::new(Entries { tree, parent }))
     }

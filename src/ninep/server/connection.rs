@@ -87,6 +87,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         // Polled when it has something to say, not at every turn.
         let mut stop = FuturesUnordered::from_iter([Box::pin(stop)]);
         loop {
+            self.requests.turn();
             while !self.requests.full() {
                 self.requests.start_ready();
                 match self.input.frame(self.requests.longest()) {

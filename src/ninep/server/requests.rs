@@ -41,6 +41,8 @@ pub struct Requests {
     session: Option<Session>,
     /// The number of the next request; also the order they came in.
     next: u64,
+    /// Ends with all that has come, and with what may change something.
+    turn: u64,
     /// Requests not answered yet.
     active: HashMap<u64, Active>,
     /// The tags in use, of Tflush too: those name the request they wait for.
@@ -130,6 +132,7 @@ impl Requests {
             }),
             session: None,
             next: 0,
+            turn: 1,
             active: HashMap::new(),
             tags: HashMap::new(),
             order: Order::default(),
@@ -153,6 +156,11 @@ impl Requests {
     /// Tells whether nothing runs any more.
     pub fn finished(&self) -> bool {
         self.jobs.is_empty()
+    }
+
+    /// Begins anew with what has come: what was seen before may have changed.
+    pub fn turn(&mut self) {
+        self.turn += 1;
     }
 
     /// Takes a request as far as it goes.
@@ -342,7 +350,10 @@ impl Requests {
         let Some(session) = self.session.as_mut() else {
             return Attempt::Answered(Err(Fault::new(EPROTO, rs9p::errstr::EPROTO)));
         };
-        let call = Call::new(session.caller(claims).clone());
+        if !asks_only(&request) {
+            self.turn += 1;
+        }
+        let call = Call::in_turn(session.caller(claims).clone(), self.turn);
         let waits = matches!(request, Request::Read { fid, .. } if session.waits(fid));
         let mut work = match session.begin(&call, request) {
             Ok(Step::Work(work)) => work,
@@ -352,7 +363,10 @@ impl Requests {
         // If it waits, it is polled again among the others, and then awaited.
         match work.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(done) => Attempt::Answered(done.map(|outcome| session.finish(outcome))),
-            Poll::Pending => Attempt::Runs { call, work, waits },
+            Poll::Pending => {
+                call.leave_turn();
+                Attempt::Runs { call, work, waits }
+            }
         }
     }
 
@@ -454,6 +468,7 @@ impl Requests {
                 ..
             }
         );
+        self.turn();
         let answer = match (done, self.session.as_mut()) {
             (Ok(Ok(outcome)), Some(session)) => Some(Ok(session.finish(outcome))),
             (Ok(Ok(_)), None) => None,
@@ -528,6 +543,15 @@ impl Requests {
         let sent = reply.encode(tag, dialect, &mut self.output);
         debug_assert!(sent.is_ok(), "{reply:?}");
     }
+}
+
+/// Tells whether a request changes nothing in the tree.
+fn asks_only(request: &Request) -> bool {
+    use Request::*;
+    matches!(
+        request,
+        Read { .. } | Walk { .. } | Getattr { .. } | Stat { .. } | Readdir { .. } | Statfs { .. }
+    )
 }
 
 /// The number of Tflush.

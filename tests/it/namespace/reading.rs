@@ -321,6 +321,17 @@ async fn a_live_view_is_read_at_once_and_shows_what_git_did_just_now() {
         silent(std::future::pending::<()>()).await;
         assert_eq!(at_once(read()), now);
     }
+    // What comes together is answered from one look, and no later than that.
+    let turn = Call::in_turn(walker.call.who.clone(), 7);
+    let together = async || handle.read(&turn, 0, 100).await.unwrap();
+    assert_eq!(together().await, "one");
+    git(&["update-ref", "refs/heads/main", "refs/heads/two"]);
+    assert_eq!(at_once(together()), "one");
+    let next = Call::in_turn(walker.call.who.clone(), 8);
+    assert_eq!(handle.read(&next, 0, 100).await.unwrap(), "two");
+    git(&["update-ref", "refs/heads/main", "refs/heads/one"]);
+    next.leave_turn();
+    assert_eq!(handle.read(&next, 0, 100).await.unwrap(), "one");
     // Written in place, as a shell does.
     let two = repo.git(&["rev-parse", "two"]);
     std::fs::write(repo.path().join("refs/heads/main"), two).unwrap();

@@ -139,6 +139,46 @@ async fn effects_are_in_the_order_of_requests() {
     }
 }
 
+/// Those that only ask and come together are answered from one look; whatever
+/// may have changed something ends that, and so does what comes later.
+#[tokio::test]
+async fn questions_that_come_together_share_a_turn() {
+    let house = House::new();
+    house.toy.turn();
+    house.toy.file(b"file", b"");
+    let mut peer = house.attach(Dialect::Linux).await;
+    peer.open(1, "turn").await;
+    peer.open(2, "file").await;
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..20 {
+        peer.send_all([
+            (1, read(1, 0, 99)),
+            (2, walk(0, 3, "dir")),
+            (3, read(1, 0, 99)),
+            (4, write(2, 0, b"new")),
+            (5, read(1, 0, 99)),
+            (6, clunk(3)),
+            (7, read(1, 0, 99)),
+            (8, read(1, 1, 99)),
+        ])
+        .await;
+        let mut told = Vec::new();
+        for tag in 1..9 {
+            let reply = peer.get(tag).await;
+            if matches!(reply, Reply::Read { .. }) {
+                told.push(content(&reply).to_vec());
+            }
+        }
+        assert_eq!(told[0], told[1]);
+        assert_eq!(told.pop().unwrap(), b"None", "what waits is in no turn");
+        told.remove(0);
+        for turn in told {
+            assert!(turn.starts_with(b"Some("));
+            assert!(seen.insert(turn), "a turn has ended and goes on");
+        }
+    }
+}
+
 #[tokio::test]
 async fn ten_thousand_waiting_reads_all_hear_it() {
     let house = House::new();

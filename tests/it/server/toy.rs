@@ -1,5 +1,6 @@
 //! A small tree in memory, to serve: files, directories, links, a stream that
-//! says something when told to, and a command that can be held before and
+//! says something when told to, a file that tells in which turn it is read (at
+//! 0 at once, elsewhere after a while), and a command that can be held before and
 //! after its point of no return.
 
 use std::any::Any;
@@ -56,6 +57,7 @@ enum Body {
     },
     Link(Vec<u8>),
     Stream,
+    Turn,
     Command,
 }
 
@@ -88,6 +90,11 @@ impl Toy {
             exec: AtomicBool::new(false),
         };
         self.root.put(name, Shape::File, body)
+    }
+
+    /// Puts the file `turn` into the root.
+    pub fn turn(&self) {
+        self.root.put(b"turn", Shape::File, Body::Turn);
     }
 
     pub fn content(&self, name: &[u8]) -> Option<Vec<u8>> {
@@ -366,7 +373,7 @@ impl Handle for ToyHandle {
         matches!(self.item.body, Body::Stream)
     }
 
-    async fn read(&self, _: &Call, offset: u64, count: u32) -> Result<Bytes> {
+    async fn read(&self, call: &Call, offset: u64, count: u32) -> Result<Bytes> {
         assert!(!self.closed.load(Ordering::SeqCst), "read after close");
         match &self.item.body {
             Body::File { content, .. } => {
@@ -378,6 +385,12 @@ impl Handle for ToyHandle {
                 }
                 let end = length.min(offset + count as usize);
                 Ok(Bytes::copy_from_slice(&content[offset..end]))
+            }
+            Body::Turn => {
+                if offset > 0 {
+                    tokio::task::yield_now().await;
+                }
+                Ok(Bytes::from(format!("{:?}", call.turn())))
             }
             Body::Stream => {
                 let mut said = self.item.state.said.subscribe();
