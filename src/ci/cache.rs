@@ -251,8 +251,8 @@ pub async fn finish(client: &dyn Client, branch: &BranchName, end: End<'_>) -> R
 /// The last commit of a build: small files, the log as one, and the outputs.
 fn whole(small: Edits, log: &File, outputs: Option<Edits>) -> Result<Edits> {
     let log = log.try_clone().map_err(unreadable)?;
-    Ok(Box::new(move |sink: &mut dyn Sink| {
-        small(sink)?;
+    Ok(Edits::new(move |sink: &mut dyn Sink| {
+        small.give(sink)?;
         let failed = |error: std::io::Error| Stop::Source(Box::new(error));
         let mut log = log;
         let size = log.metadata().map_err(failed)?.len();
@@ -266,7 +266,7 @@ fn whole(small: Edits, log: &File, outputs: Option<Edits>) -> Result<Edits> {
             },
         })?;
         match outputs {
-            Some(outputs) => outputs(sink),
+            Some(outputs) => outputs.give(sink),
             None => Ok(()),
         }
     }))

@@ -48,7 +48,7 @@ pub(super) fn gone(path: impl Into<String>) -> Put {
 
 /// Returns edits that make these changes, in order.
 pub(super) fn edits(puts: Vec<Put>) -> Edits {
-    Box::new(move |sink: &mut dyn Sink| {
+    Edits::at_hand(move |sink: &mut dyn Sink| {
         for (path, content) in &puts {
             let path = match TreePath::new(path) {
                 Ok(path) => path,

@@ -167,7 +167,7 @@ async fn expire(client: &dyn Client, old: &Old, now: Time) -> Result<()> {
     let date = date.split(' ').next().unwrap_or_default();
     let text = format!("{EXPIRED}{date}\n");
     let entries = old.entries.clone();
-    let edits: Edits = Box::new(move |sink: &mut dyn Sink| {
+    let edits = Edits::new(move |sink: &mut dyn Sink| {
         for (path, entry) in entries {
             if path.as_bytes() != layout::LOG.as_bytes() {
                 sink.edit(Edit::Set { path, entry })?;

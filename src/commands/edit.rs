@@ -129,7 +129,7 @@ async fn entry(
 
 /// Returns the edit that makes `text` the content of a file.
 pub(super) fn replace(path: TreePath, kind: FileKind, text: Vec<u8>) -> Edits {
-    Box::new(move |sink| {
+    Edits::at_hand(move |sink| {
         sink.edit(Edit::Write {
             path,
             kind,

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-use crate::client::{Content, Edit, Edits, FileKind};
+use crate::client::{Content, Edit, Edits, FileKind, Sink};
 use crate::commands::{Session, blocking};
 use crate::model::TreePath;
 use crate::ui::Usage;
@@ -40,6 +40,8 @@ pub(super) enum Input {
 pub(super) struct Opened {
     pub reader: Box<dyn Read + Send>,
     size: Option<u64>,
+    /// It is in memory.
+    at_hand: bool,
     /// It is a file that may be executed.
     pub exec: bool,
 }
@@ -98,6 +100,7 @@ impl Opened {
                 changed(path.display()),
             )),
             size: Some(size),
+            at_hand: false,
             exec: is_executable(&about),
         })
     }
@@ -117,6 +120,7 @@ impl Opened {
                 changed("standard input"),
             )),
             size: Some(size),
+            at_hand: false,
             exec: false,
         })
     }
@@ -129,11 +133,13 @@ impl Opened {
         let mut opened = Self {
             size: None,
             reader: Box::new(io::empty()),
+            at_hand: false,
             exec: false,
         };
         if start.len() < SMALL {
             // The end was met: a terminal would have to be told again.
             opened.size = Some(start.len() as u64);
+            opened.at_hand = true;
             opened.reader = Box::new(io::Cursor::new(start));
         } else {
             opened.reader = Box::new(io::Cursor::new(start).chain(stream));
@@ -161,19 +167,24 @@ impl Opened {
     }
 
     fn edit(mut self, edit: impl FnOnce(Content<'_>) -> Edit<'_> + Send + 'static) -> Edits {
-        Box::new(move |sink| {
+        let at_hand = self.at_hand;
+        let give = move |sink: &mut dyn Sink| {
             sink.edit(edit(Content::Reader {
                 reader: &mut self.reader,
                 size: self.size,
             }))
-        })
+        };
+        match at_hand {
+            true => Edits::at_hand(give),
+            false => Edits::new(give),
+        }
     }
 }
 
 /// Returns a source that gives these edits: ones that carry no content of
 /// their own.
 pub(super) fn edits(edits: Vec<Edit<'static>>) -> Edits {
-    Box::new(move |sink| edits.into_iter().try_for_each(|edit| sink.edit(edit)))
+    Edits::at_hand(move |sink| edits.into_iter().try_for_each(|edit| sink.edit(edit)))
 }
 
 /// What `import` takes: a folder, or with `-` a tar stream on standard input.

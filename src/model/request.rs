@@ -96,10 +96,45 @@ pub enum Stop {
     Source(Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// A source of edits: called once, on a thread where blocking is allowed, it
-/// gives its edits in order. Whatever it fails with ends the whole change with
-/// nothing done.
-pub type Edits = Box<dyn FnOnce(&mut dyn Sink) -> Result<(), Stop> + Send>;
+/// A source of edits: called once, it gives its edits in order. Whatever it
+/// fails with ends the whole change with nothing done.
+pub struct Edits {
+    source: Box<Source>,
+    at_hand: bool,
+}
+
+type Source = dyn FnOnce(&mut dyn Sink) -> Result<(), Stop> + Send;
+
+impl Edits {
+    /// A source that may block: it is called on a thread where that is allowed.
+    pub fn new(source: impl FnOnce(&mut dyn Sink) -> Result<(), Stop> + Send + 'static) -> Self {
+        Self {
+            source: Box::new(source),
+            at_hand: false,
+        }
+    }
+
+    /// A source that waits for nothing, and has its content, at most a few MiB
+    /// of it, in memory: no thread is needed for it.
+    pub fn at_hand(
+        source: impl FnOnce(&mut dyn Sink) -> Result<(), Stop> + Send + 'static,
+    ) -> Self {
+        Self {
+            at_hand: true,
+            ..Self::new(source)
+        }
+    }
+
+    /// Tells whether the source waits for nothing.
+    pub fn is_at_hand(&self) -> bool {
+        self.at_hand
+    }
+
+    /// Gives all edits to a sink.
+    pub fn give(self, sink: &mut dyn Sink) -> Result<(), Stop> {
+        (self.source)(sink)
+    }
+}
 
 /// What the head must be for a change to go through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

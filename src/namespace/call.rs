@@ -188,7 +188,7 @@ fn replay(spool: Spool) -> Result<Edits> {
         parser: Parser::default(),
         parts: VecDeque::new(),
     };
-    Ok(Box::new(move |sink: &mut dyn Sink| replay.run(sink)))
+    Ok(Edits::new(move |sink: &mut dyn Sink| replay.run(sink)))
 }
 
 /// Reads a request again, part by part.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use crate::model::request::{CommitOptions, MergeOptions};
+use crate::model::request::{CommitOptions, Edits, MergeOptions};
 use crate::model::text::apply::{Finish, Head};
 use crate::model::text::{write_merged, write_transaction};
 use crate::model::{BranchName, Kind, Signature, Time, Transaction, TransactionId};
@@ -69,7 +69,7 @@ fn wanted(finish: Finish, right: Finish, word: &str) -> Result<()> {
 pub fn edit(store: &Store, branch: &BranchName, request: Request) -> Result<Vec<u8>> {
     wanted(request.finish, Finish::Commit, "commit")?;
     let options = request.head.options;
-    let edits = request.edits.unwrap_or_else(|| Box::new(|_| Ok(())));
+    let edits = request.edits.unwrap_or_else(|| Edits::at_hand(|_| Ok(())));
     let head = store.edit(branch, edits, &options, &author(store, &options)?)?;
     Ok(format!("{head}\n").into_bytes())
 }

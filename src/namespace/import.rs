@@ -90,7 +90,7 @@ impl Import {
         }
         let paths = Arc::new(Mutex::new(Vec::new()));
         let told = paths.clone();
-        let edits: Edits = Box::new(move |sink| {
+        let edits = Edits::new(move |sink| {
             let stream = spool
                 .into_reader()
                 .map_err(|error| Stop::Source(error.into()))?;

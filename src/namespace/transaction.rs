@@ -409,9 +409,9 @@ fn into(world: &Arc<World>, space: &Arc<Space>) -> Arc<Import> {
         Box::pin(async move {
             let held = space.take().await?;
             let (tree, edits) = held.space.work();
-            let both: Edits = Box::new(move |sink| {
-                edits(sink)?;
-                more(sink)
+            let both = Edits::new(move |sink| {
+                edits.give(sink)?;
+                more.give(sink)
             });
             let edit = move |store: &Arc<Store>| Ok(store.edited_tree(&tree, both)?);
             let tree = space.world.change(&call, edit).await?;

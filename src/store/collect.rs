@@ -44,7 +44,7 @@ impl<'a> Collector<'a> {
             ops: Vec::new(),
             failure: None,
         };
-        match edits(&mut collector) {
+        match edits.give(&mut collector) {
             Ok(()) => {}
             Err(Stop::Sink) => {
                 return Err(collector

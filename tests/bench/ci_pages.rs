@@ -222,7 +222,7 @@ async fn follow(site: &Site, readers: usize, rounds: usize) -> Samples {
     let client = site.writer.client.clone();
     let put = async |number: usize| {
         let path = TreePath::new(format!("log.d/{number:08}")).unwrap();
-        let edits: Edits = Box::new(move |sink: &mut dyn Sink| {
+        let edits = Edits::new(move |sink: &mut dyn Sink| {
             let text = format!("line {number}\n");
             sink.edit(Edit::Write {
                 path,

@@ -28,7 +28,7 @@ struct Quick(AtomicUsize);
 impl Runner for Quick {
     async fn run(&self, _: Job, _: Arc<dyn LogSink>, _: Stop) -> Ended {
         self.0.fetch_add(1, Ordering::SeqCst);
-        let outputs: Outputs = Box::new(|| Box::new(|_: &mut dyn Sink| Ok(())));
+        let outputs: Outputs = Box::new(|| Edits::at_hand(|_| Ok(())));
         Ended::Success {
             text: "Success".into(),
             outputs,
@@ -46,7 +46,7 @@ impl Sources for One {
 }
 
 fn write(files: Vec<(String, String)>) -> Edits {
-    Box::new(move |sink: &mut dyn Sink| {
+    Edits::new(move |sink: &mut dyn Sink| {
         for (path, content) in &files {
             sink.edit(Edit::Write {
                 path: TreePath::new(path).unwrap(),

@@ -59,7 +59,7 @@ pub fn master() -> BranchName {
 /// Writes one small file in one commit.
 pub async fn put(client: &dyn Client, path: &str, number: usize) -> ObjectId {
     let path = TreePath::new(path).unwrap();
-    let edits: Edits = Box::new(move |sink| {
+    let edits = Edits::new(move |sink| {
         let content = format!("content {number} of dk\n");
         sink.edit(Edit::Write {
             path,

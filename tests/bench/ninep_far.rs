@@ -78,7 +78,7 @@ async fn transaction(client: &dyn datakit::client::Client, file: &str, number: u
     let begun = client.begin(&master(), None, None, Some(who)).await;
     let id = begun.unwrap().id;
     let path = TreePath::new(file).unwrap();
-    let edits: Edits = Box::new(move |sink| {
+    let edits = Edits::at_hand(move |sink| {
         let content = format!("content {number} of dk\n");
         sink.edit(Edit::Write {
             path,

@@ -84,7 +84,7 @@ fn edits(files: &[(&str, &str)]) -> Edits {
         .iter()
         .map(|(name, content)| ((*name).to_owned(), (*content).to_owned()))
         .collect();
-    Box::new(move |sink| {
+    Edits::new(move |sink| {
         for (name, content) in &files {
             if let Some(target) = content.strip_prefix("->") {
                 let target = target.as_bytes();

@@ -148,7 +148,7 @@ pub fn write(at: &'static str, text: &str) -> Do {
 
 /// Makes a source of edits.
 pub fn edits(list: Vec<Do>) -> Edits {
-    Box::new(move |sink| {
+    Edits::new(move |sink| {
         for item in &list {
             sink.edit(match item {
                 Do::Write(at, data) => Edit::Write {

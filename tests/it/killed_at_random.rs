@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use datakit::model::request::{CommitOptions, Content, Edit, FileKind};
+use datakit::model::request::{CommitOptions, Content, Edit, Edits, FileKind};
 use datakit::model::{BranchName, Signature, Time, TreePath};
 use datakit::store::Store;
 use datakit::store::engine::Durability;
@@ -54,7 +54,7 @@ fn writer() {
         let id = store
             .edit(
                 &BranchName::new(branch.as_bytes()).unwrap(),
-                Box::new(move |sink| {
+                Edits::new(move |sink| {
                     sink.edit(Edit::Write {
                         path,
                         kind: FileKind::Normal,

@@ -78,7 +78,7 @@ pub(super) fn read(job: &Job, folder: Folder, secrets: &Secrets) -> Result<Outpu
     let kept = Arc::new((folder, root, found));
     Ok(Box::new(move || {
         let kept = Arc::clone(&kept);
-        let edits: Edits = Box::new(move |sink| {
+        Edits::new(move |sink| {
             for (path, leaf) in &kept.2 {
                 let failed = |error: Error| Stop::Source(Box::new(error));
                 let to = TreePath::root().join(layout::VALUE.as_bytes()).append(path);
@@ -102,8 +102,7 @@ pub(super) fn read(job: &Job, folder: Folder, secrets: &Secrets) -> Result<Outpu
                 }
             }
             Ok(())
-        });
-        edits
+        })
     }))
 }
 

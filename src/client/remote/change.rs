@@ -1,7 +1,7 @@
 //! Changes: requests that are sent as one text to a call file.
 //!
-//! Edits may block: a thread prints them, block by block, through a channel of
-//! two; this side sends the blocks with as many unanswered as the connection
+//! Edits that may block are printed by a thread, block by block, through a
+//! channel of two; this side sends the blocks with as many unanswered as the connection
 //! allows. The last block has the last line, and with it goes the read of the
 //! result, so that a small change is one round trip. Until it is sent, nothing
 //! has happened; after that the server is asked what came of the request where
@@ -66,11 +66,20 @@ enum Block {
     Last(Bytes),
 }
 
-/// Why the thread that prints ended early.
+/// Why printing ended early.
 enum Ended {
     /// Nobody takes its blocks any more: they know why.
     Unwanted,
     Failed(Error),
+}
+
+impl Ended {
+    fn reason(self) -> Failed {
+        Failed::Here(match self {
+            Self::Failed(error) => error,
+            Self::Unwanted => Error::new(Kind::Invalid, "an edit was refused"),
+        })
+    }
 }
 
 impl Remote {
@@ -323,15 +332,22 @@ async fn send(
     complete: &mut bool,
 ) -> Result<Vec<u8>, Failed> {
     let size = BLOCK.min(session.connection.unit() as usize);
-    let (mut rest, printing) = match asked.edits {
-        None => (whole(&asked.head, asked.finish, size), None),
-        Some(edits) => {
-            let (sender, mut blocks) = mpsc::channel(2);
-            let (head, finish) = (asked.head, asked.finish);
-            let printing = spawn_blocking(move || print(sender, size, &head, edits, finish));
-            let blocks = stream::poll_fn(move |cx| blocks.poll_recv(cx));
-            (blocks.boxed(), Some(printing))
-        }
+    let (mut rest, printing) = if asked.edits.as_ref().is_none_or(Edits::is_at_hand) {
+        let printed = asked.print(Vec::new()).map_err(Ended::reason)?;
+        (cut(printed.into(), size), None)
+    } else {
+        let (sender, mut blocks) = mpsc::channel(2);
+        let out = Blocks {
+            sender,
+            size,
+            block: Vec::new(),
+        };
+        let printing = spawn_blocking(move || {
+            let finished = asked.print(out)?.finish();
+            finished.map_err(|_| Ended::Unwanted)
+        });
+        let blocks = stream::poll_fn(move |cx| blocks.poll_recv(cx));
+        (blocks.boxed(), Some(printing))
     };
     // The first block goes with the opening: a small request is one round trip.
     let Some(block) = rest.next().await else {
@@ -372,10 +388,9 @@ async fn send(
 
 /// Returns why the edits of a request have no end.
 async fn unfinished(printing: Option<JoinHandle<Result<(), Ended>>>) -> Failed {
-    let printing = printing.expect("a request without edits has its last block");
+    let printing = printing.expect("what was printed before has its last block");
     match printing.await {
-        Ok(Err(Ended::Failed(error))) => Failed::Here(error),
-        Ok(_) => Failed::Here(Error::new(Kind::Invalid, "an edit was refused")),
+        Ok(ended) => ended.err().unwrap_or(Ended::Unwanted).reason(),
         Err(failed) => match failed.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
             Err(_) => {
@@ -431,12 +446,8 @@ async fn result(
     Ok(all)
 }
 
-/// Prints a request that has no edits.
-fn whole(head: &Head, finish: Finish, size: usize) -> BoxStream<'static, Block> {
-    let mut text = Vec::new();
-    let printed = write_head(&mut text, head).and_then(|()| write_finish(&mut text, finish));
-    printed.expect("memory takes it all");
-    let mut rest = Bytes::from(text);
+/// Cuts a printed request into blocks.
+fn cut(mut rest: Bytes, size: usize) -> BoxStream<'static, Block> {
     let mut blocks = Vec::new();
     while rest.len() > size {
         blocks.push(Block::More(rest.split_to(size)));
@@ -445,42 +456,31 @@ fn whole(head: &Head, finish: Finish, size: usize) -> BoxStream<'static, Block> 
     stream::iter(blocks).boxed()
 }
 
-/// Prints a request, block by block.
-fn print(
-    sender: mpsc::Sender<Block>,
-    size: usize,
-    head: &Head,
-    edits: Edits,
-    finish: Finish,
-) -> Result<(), Ended> {
-    let mut printer = Printer {
-        out: Blocks {
-            sender,
-            size,
-            block: Vec::new(),
-        },
-        failed: None,
-    };
-    let unwanted = |_| Ended::Unwanted;
-    write_head(&mut printer.out, head).map_err(unwanted)?;
-    match edits(&mut printer) {
-        Err(Stop::Source(error)) => return Err(Ended::Failed(failure::source(error))),
-        result if result.is_err() || printer.failed.is_some() => {
-            return Err(printer.failed.take().unwrap_or(Ended::Unwanted));
+impl Asked {
+    /// Prints the whole request, and returns what it was printed to.
+    fn print<W: Write>(self, out: W) -> Result<W, Ended> {
+        let mut printer = Printer { out, failed: None };
+        let unwanted = |_| Ended::Unwanted;
+        write_head(&mut printer.out, &self.head).map_err(unwanted)?;
+        match self.edits.map(|edits| edits.give(&mut printer)) {
+            Some(Err(Stop::Source(error))) => return Err(Ended::Failed(failure::source(error))),
+            Some(result) if result.is_err() || printer.failed.is_some() => {
+                return Err(printer.failed.take().unwrap_or(Ended::Unwanted));
+            }
+            _ => {}
         }
-        _ => {}
+        write_finish(&mut printer.out, self.finish).map_err(unwanted)?;
+        Ok(printer.out)
     }
-    write_finish(&mut printer.out, finish).map_err(unwanted)?;
-    printer.out.finish().map_err(unwanted)
 }
 
 /// Takes edits, and prints them.
-struct Printer {
-    out: Blocks,
+struct Printer<W> {
+    out: W,
     failed: Option<Ended>,
 }
 
-impl Sink for Printer {
+impl<W: Write> Sink for Printer<W> {
     fn edit(&mut self, edit: Edit<'_>) -> Result<(), Stop> {
         if self.failed.is_some() {
             return Err(Stop::Sink);

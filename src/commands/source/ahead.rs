@@ -107,7 +107,7 @@ pub(super) fn produced(
     token: Token,
     producer: impl FnOnce(&Outlet) -> anyhow::Result<()> + Send + 'static,
 ) -> Edits {
-    Box::new(move |sink| {
+    Edits::new(move |sink| {
         before.into_iter().try_for_each(|edit| sink.edit(edit))?;
         progress.begin("importing files", None, false);
         let (send, found) = sync_channel(AHEAD);

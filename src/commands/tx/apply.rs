@@ -117,7 +117,7 @@ pub(super) async fn run(session: &Session, tx: &Transaction, args: Apply) -> any
     let lines = Arc::new(Mutex::new(Lines::default()));
     let edits: Edits = {
         let lines = Arc::clone(&lines);
-        Box::new(move |sink| {
+        Edits::new(move |sink| {
             let mut text = Vec::new();
             loop {
                 text.clear();

@@ -176,7 +176,7 @@ pub(super) async fn link(session: &Session, tx: &Transaction, args: Link) -> any
     let path = some(args.path)?;
     let cannot = format!("cannot make the link {path}");
     let target = args.target.into_vec();
-    let edits: Edits = Box::new(move |sink| {
+    let edits = Edits::new(move |sink| {
         sink.edit(Edit::Link {
             path,
             target: &target,

@@ -34,7 +34,7 @@ pub fn add(puts: &mut Vec<Put>, mut more: Vec<Put>) {
 
 /// Returns a change of the branch as the client takes it.
 pub fn change(puts: Vec<Put>) -> Edits {
-    Box::new(move |sink: &mut dyn Sink| {
+    Edits::new(move |sink: &mut dyn Sink| {
         for put in &puts {
             // Made of legal names only; an odd one is passed over.
             let Ok(path) = TreePath::new(&put.path) else {

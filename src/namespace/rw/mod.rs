@@ -179,7 +179,7 @@ impl Space {
     pub fn work(&self) -> (ObjectId, Edits) {
         let arena = self.arena();
         let plan = arena.plan();
-        (arena.base, Box::new(move |sink| apply(plan, sink)))
+        (arena.base, Edits::new(move |sink| apply(plan, sink)))
     }
 
     /// Looks at the arena, getting what it needs.

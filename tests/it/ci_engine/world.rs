@@ -148,7 +148,7 @@ pub fn project(steps: &str) -> String {
 
 fn edits(files: &[(String, String)]) -> Edits {
     let files = files.to_vec();
-    Box::new(move |sink: &mut dyn Sink| {
+    Edits::new(move |sink: &mut dyn Sink| {
         for (path, content) in &files {
             sink.edit(Edit::Write {
                 path: TreePath::new(path).unwrap(),

@@ -182,7 +182,7 @@ async fn edits_of_different_files_both_stand(dk: &dyn Client) {
     let writers = (0..WRITERS).map(|writer| async move {
         for round in 0..EACH {
             let at = format!("w{writer}/{round}");
-            let source: Edits = Box::new(move |sink| {
+            let source = Edits::new(move |sink| {
                 sink.edit(Edit::Write {
                     path: TreePath::new(&at).unwrap(),
                     kind: FileKind::Keep,
@@ -497,7 +497,7 @@ async fn log_and_walk(dk: &dyn Client) {
 async fn streams_of_content(dk: &dyn Client) {
     let length = 9 << 20;
     let source = move |size: Option<u64>| -> Edits {
-        Box::new(move |sink| {
+        Edits::new(move |sink| {
             let mut reader = std::io::Read::take(std::io::repeat(b'x'), length);
             sink.edit(Edit::Write {
                 path: path("large"),
@@ -537,7 +537,7 @@ async fn streams_of_content(dk: &dyn Client) {
 }
 
 async fn sources_that_fail(dk: &dyn Client) {
-    let failing: Edits = Box::new(|sink| {
+    let failing = Edits::new(|sink| {
         sink.edit(Edit::Mkdir { path: path("a") })?;
         Err(Stop::Source("the disk caught fire".into()))
     });

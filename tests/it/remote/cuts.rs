@@ -58,7 +58,7 @@ impl Dice {
 
 fn number(number: usize) -> Edits {
     let text = number.to_string();
-    Box::new(move |sink| {
+    Edits::new(move |sink| {
         sink.edit(Edit::Write {
             path: path("n"),
             kind: FileKind::Normal,
@@ -186,7 +186,7 @@ fn a_server_that_falls_silent_is_noticed_and_another_connection_made() {
 #[test]
 fn reads_go_on_over_cuts() {
     scene(async |scene| {
-        let list: Vec<Edits> = vec![Box::new(|sink| {
+        let list: Vec<Edits> = vec![Edits::new(|sink| {
             for n in 0..300 {
                 sink.edit(Edit::Write {
                     path: path(&format!("d{}/{n}", n % 7)),
@@ -416,7 +416,7 @@ fn a_change_cut_in_the_middle_did_not_happen() {
         scene.proxy.cut();
         // So that the connection is new.
         scene.remote.head(&branch("main")).await.unwrap();
-        let large: Edits = Box::new(|sink| {
+        let large = Edits::new(|sink| {
             sink.edit(Edit::Write {
                 path: path("large"),
                 kind: FileKind::Normal,

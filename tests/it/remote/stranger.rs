@@ -212,7 +212,7 @@ async fn the_client_reads_from_a_server_of_others() {
     assert_eq!(error.to_string(), "resolve/none does not exist");
     assert_eq!(error.kind(), Kind::NotFound);
     let options = CommitOptions::default();
-    let edits: Edits = Box::new(|sink| sink.edit(Edit::Mkdir { path: path("d") }));
+    let edits = Edits::new(|sink| sink.edit(Edit::Mkdir { path: path("d") }));
     let error = client.edit(&branch("master"), edits, options).await;
     assert_eq!(error.unwrap_err().kind(), Kind::NotFound);
     server.abort();

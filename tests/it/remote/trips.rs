@@ -61,7 +61,7 @@ fn file(number: usize) -> TreePath {
 
 /// Writes so many files, of so many bytes each.
 fn many(files: usize, bytes: usize) -> Edits {
-    Box::new(move |sink| {
+    Edits::new(move |sink| {
         for number in 0..files {
             let text = format!("{number}\n").repeat(bytes / 4);
             sink.edit(Edit::Write {
@@ -133,7 +133,7 @@ fn a_large_file_goes_both_ways() {
     far(async |far| {
         let dk: &dyn Client = &far.remote;
         const SIZE: u64 = 8 << 20;
-        let edits: Edits = Box::new(|sink| {
+        let edits = Edits::new(|sink| {
             sink.edit(Edit::Write {
                 path: file(0),
                 kind: FileKind::Normal,
