@@ -26,6 +26,7 @@ mod ninep_peers;
 mod peers;
 mod place;
 mod process;
+mod processors;
 mod reading;
 mod report;
 mod scale;

@@ -9,6 +9,7 @@ use rs9p::GetAttrMask;
 
 use crate::ninep_peers::{Client, Diod, Serving, Wire, echo, echo_by_tokio};
 use crate::place::{Place, feed, output, run};
+use crate::processors::Processors;
 use crate::report::{Need, Report, Samples, Unit};
 
 const MIB: usize = 1 << 20;
@@ -43,6 +44,11 @@ impl Subjects {
             dk: Serving::start(place, store),
             diod: Diod::start(place, &folder),
         }
+    }
+
+    /// Where one kind of rows reads.
+    fn root_of(&self, kind: &str) -> &str {
+        if kind.is_empty() { &self.root } else { LIVE }
     }
 
     /// Returns clients of both, attached where the files are.
@@ -183,26 +189,58 @@ fn open_all(client: &mut Client) {
     }
 }
 
+/// A branch, which is looked up at every access; a commit never changes.
+const LIVE: &str = "/branch/master/ro";
+
+const KINDS: [(&str, Wire); 3] = [("", Wire::Unix), ("", Wire::Tcp), ("live-", Wire::Unix)];
+
 /// One question at a time, and 64 of them.
 pub fn questions(place: &Place, report: &mut Report) {
+    for processors in [Processors::One, Processors::Two] {
+        if !processors.are_there() {
+            report.skip(
+                &format!("9p-{}", processors.name()),
+                "there are fewer processors",
+            );
+            continue;
+        }
+        let subjects = processors.answer(|| Subjects::new(place, 0));
+        processors.ask(|| one_by_one(place, report, &subjects, processors));
+    }
     let subjects = Subjects::new(place, 0);
     if let Err(why) = &subjects.diod {
         report.skip("ninep beside diod", why);
     }
-    let rounds = place.choose(2_000, 20_000);
-    // A commit, and a branch, which is looked up at every access.
-    let (fixed, live) = (&subjects.root[..], "/branch/master/ro");
-    for (kind, root, wire) in [
-        ("", fixed, Wire::Unix),
-        ("", fixed, Wire::Tcp),
-        ("live-", live, Wire::Unix),
-    ] {
-        let (mut dk, mut diod) = subjects.clients_at(wire, root);
-        let (mut bare, mut soft) = (echo(wire), echo_by_tokio(wire));
+    for (kind, wire) in KINDS {
+        let (mut dk, mut diod) = subjects.clients_at(wire, subjects.root_of(kind));
         open_all(&mut dk);
         diod.iter_mut().for_each(open_all);
         for (name, question) in QUESTIONS {
-            let name = format!("9p-{kind}{name}-{}", wire.name());
+            let (mut ours, mut theirs) = (Samples::new(), Samples::new());
+            let many = place.choose(5_000, 50_000);
+            for _ in 0..5 {
+                ours.add(question.ask_many(&mut dk, many));
+                if let Some(diod) = &mut diod {
+                    theirs.add(question.ask_many(diod, many));
+                }
+            }
+            let rate = |samples: &Samples| many as f64 / samples.p50();
+            let peer = diod.as_ref().map(|_| ("diod", rate(&theirs)));
+            let need = peer.map_or(Need::Nothing, |_| Need::AtLeast(2.0));
+            let name = format!("9p-{kind}{name}-{}-64", wire.name());
+            report.row(&name, Unit::Rate, rate(&ours), peer, need);
+        }
+    }
+}
+
+fn one_by_one(place: &Place, report: &mut Report, subjects: &Subjects, processors: Processors) {
+    let rounds = place.choose(2_000, 20_000);
+    for (kind, wire) in KINDS {
+        let (mut dk, mut diod) = subjects.clients_at(wire, subjects.root_of(kind));
+        let (mut bare, mut soft) = processors.answer(|| (echo(wire), echo_by_tokio(wire)));
+        open_all(&mut dk);
+        diod.iter_mut().for_each(open_all);
+        for (name, question) in QUESTIONS {
             let [mut ours, mut theirs, mut limit, mut runtime] = [const { Samples::new() }; 4];
             for _ in 0..rounds / BURST {
                 for _ in 0..BURST {
@@ -220,32 +258,15 @@ pub fn questions(place: &Place, report: &mut Report) {
                     runtime.add(timed(|| soft.turn()));
                 }
             }
-            let trips = limit.p50() * question.trips();
-            let by_tokio = runtime.p50() * question.trips();
-            report.times(
-                &name,
-                ours.p50(),
-                Some(("bare loopback", trips)),
-                Need::AtMost(1.5),
-            );
-            let peer = Some(("an echo by tokio", by_tokio));
-            report.times(&format!("{name}-tokio"), ours.p50(), peer, Need::Nothing);
+            let name = format!("9p-{kind}{name}-{}-{}", wire.name(), processors.name());
+            let bare = Some(("bare loopback", limit.p50() * question.trips()));
+            report.times(&name, ours.p50(), bare, Need::AtMost(1.5));
+            let tokio = Some(("an echo by tokio", runtime.p50() * question.trips()));
+            report.times(&format!("{name}-tokio"), ours.p50(), tokio, Need::Nothing);
             if diod.is_some() {
                 let peer = Some(("diod", theirs.p50()));
                 report.times(&format!("{name}-diod"), ours.p50(), peer, Need::AtMost(1.0));
             }
-            let (mut ours, mut theirs) = (Samples::new(), Samples::new());
-            let many = place.choose(5_000, 50_000);
-            for _ in 0..5 {
-                ours.add(question.ask_many(&mut dk, many));
-                if let Some(diod) = &mut diod {
-                    theirs.add(question.ask_many(diod, many));
-                }
-            }
-            let rate = |samples: &Samples| many as f64 / samples.p50();
-            let peer = diod.as_ref().map(|_| ("diod", rate(&theirs)));
-            let need = peer.map_or(Need::Nothing, |_| Need::AtLeast(2.0));
-            report.row(&format!("{name}-64"), Unit::Rate, rate(&ours), peer, need);
         }
     }
 }
