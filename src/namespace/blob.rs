@@ -13,6 +13,7 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use crate::model::ObjectId;
+use crate::store::cache::cache;
 use crate::store::{self, Store, face};
 
 use super::files::{range, slice};
@@ -110,15 +111,9 @@ impl Drop for Counted {
 
 impl Blobs {
     pub fn new(store: Arc<Store>) -> Self {
-        let options = quick_cache::OptionsBuilder::new()
-            .estimated_items_capacity(4096)
-            .weight_capacity(CACHE)
-            .shards(16)
-            .build()
-            .expect("both capacities are given");
         Self {
             store,
-            cache: Cache::with_options(options, Length, Default::default(), Default::default()),
+            cache: cache(4096, CACHE, 16, Length),
             readers: Arc::default(),
             buffers: Arc::default(),
         }

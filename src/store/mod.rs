@@ -6,6 +6,7 @@
 //! once for all engines.
 
 mod base;
+pub mod cache;
 pub mod collect;
 pub mod commit;
 mod content;

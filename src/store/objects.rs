@@ -15,6 +15,7 @@ use crate::model::text::read_commit;
 pub use crate::model::text::write_commit;
 use crate::model::{Commit, Entry, HashKind, Mode, ObjectId, TreePath};
 
+use super::cache::cache;
 use super::engine::{Engine, Object, ObjectKind, hash_object};
 use super::{Error, Result};
 
@@ -228,21 +229,9 @@ impl Objects {
     pub fn new(engine: Arc<dyn Engine>) -> Self {
         let empty_tree = hash_object(engine.hash_kind(), ObjectKind::Tree, b"")
             .expect("the empty tree is no collision");
-        let options = quick_cache::OptionsBuilder::new()
-            .estimated_items_capacity(4096)
-            .weight_capacity(TREE_CACHE)
-            // By default the processors are counted, which takes a while.
-            .shards(16)
-            .build()
-            .expect("both capacities are given");
         Self {
             engine,
-            trees: Cache::with_options(
-                options,
-                BytesOfTree,
-                Default::default(),
-                Default::default(),
-            ),
+            trees: cache(4096, TREE_CACHE, 16, BytesOfTree),
             empty_tree,
         }
     }

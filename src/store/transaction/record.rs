@@ -3,10 +3,12 @@
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::sync::Arc;
 
+use quick_cache::UnitWeighter;
 use quick_cache::sync::Cache;
 
 use crate::model::text::{Meta, read_meta, write_meta};
 use crate::model::{Commit, Entry, Mode, ObjectId, Signature, State, Transaction, TransactionId};
+use crate::store::cache::cache;
 use crate::store::engine::{Expected, HeadMove, HeadName, ObjectKind};
 use crate::store::objects::{Fresh, corrupt, push_entry, write_commit};
 use crate::store::{Error, Result, Store};
@@ -19,19 +21,7 @@ pub struct Recent(Cache<ObjectId, Arc<(Meta, ObjectId)>>);
 
 impl Default for Recent {
     fn default() -> Self {
-        let options = quick_cache::OptionsBuilder::new()
-            .estimated_items_capacity(RECENT)
-            .weight_capacity(RECENT as u64)
-            // By default the processors are counted, which takes a while.
-            .shards(4)
-            .build()
-            .expect("both capacities are given");
-        Self(Cache::with_options(
-            options,
-            Default::default(),
-            Default::default(),
-            Default::default(),
-        ))
+        Self(cache(RECENT, RECENT as u64, 4, UnitWeighter))
     }
 }
 
