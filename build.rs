@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The functions that stand together: patterns of their names in the objects.
-const LAYOUT: &str = "scripts/layout.txt";
+const LAYOUT: &str = "src/layout.txt";
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
