@@ -44,7 +44,6 @@ pub struct Repository {
 
 /// Everything that is counted.
 pub struct Metrics {
-    registry: Registry,
     /// Connections open now, and since the start.
     pub connections: Gauge,
     pub connected: Counter,
@@ -93,8 +92,7 @@ pub fn metrics() -> &'static Metrics {
 
 impl Metrics {
     fn new() -> Self {
-        let mut made = Self {
-            registry: Registry::with_prefix("datakit"),
+        Self {
             connections: Gauge::default(),
             connected: Counter::default(),
             fids: Gauge::default(),
@@ -124,74 +122,74 @@ impl Metrics {
             bridge_deliveries: Family::default(),
             github_calls: Family::default(),
             github_budget: Gauge::default(),
-        };
-        let set = &mut made.registry;
+        }
+    }
+
+    fn register(&self, set: &mut Registry) {
         set.register(
             "connections",
             "Connections open now",
-            made.connections.clone(),
+            self.connections.clone(),
         );
-        set.register("connected", "Connections accepted", made.connected.clone());
-        set.register("fids", "Nodes that clients hold now", made.fids.clone());
-        set.register("streams", "Streams open now", made.streams.clone());
+        set.register("connected", "Connections accepted", self.connected.clone());
+        set.register("fids", "Nodes that clients hold now", self.fids.clone());
+        set.register("streams", "Streams open now", self.streams.clone());
         set.register(
             "transactions",
             "Transactions of connections open now",
-            made.transactions.clone(),
+            self.transactions.clone(),
         );
-        set.register("requests", "Requests by message", made.requests.clone());
+        set.register("requests", "Requests by message", self.requests.clone());
         set.register(
             "errors",
             "Requests that failed, by message",
-            made.errors.clone(),
+            self.errors.clone(),
         );
         set.register_with_unit(
             "request_latency",
             "From a request to its answer, waiting for events left out",
             Unit::Seconds,
-            made.latency.clone(),
+            self.latency.clone(),
         );
         set.register(
             "commits",
             "Times a commit or a merge moved a branch",
-            made.commits.clone(),
+            self.commits.clone(),
         );
-        set.register("merges", "Merges computed", made.merges.clone());
+        set.register("merges", "Merges computed", self.merges.clone());
         set.register(
             "conflicts",
             "Merges that found conflicts",
-            made.conflicts.clone(),
+            self.conflicts.clone(),
         );
-        set.register("fsyncs", "Files and folders synced", made.fsyncs.clone());
+        set.register("fsyncs", "Files and folders synced", self.fsyncs.clone());
         set.register(
             "cache_hits",
             "Trees found in memory",
-            made.cache_hits.clone(),
+            self.cache_hits.clone(),
         );
         set.register(
             "cache_misses",
             "Trees read from the store",
-            made.cache_misses.clone(),
+            self.cache_misses.clone(),
         );
-        set.register("pushes", "Pushes that ran", made.pushes.clone());
+        set.register("pushes", "Pushes that ran", self.pushes.clone());
         set.register(
             "push_failures",
             "Pushes that failed",
-            made.push_failures.clone(),
+            self.push_failures.clone(),
         );
         set.register_with_unit(
             "push",
             "Time spent pushing",
             Unit::Seconds,
-            made.push_seconds.clone(),
+            self.push_seconds.clone(),
         );
-        made.ci.register(set);
-        made.register_bridge();
-        made
+        self.ci.register(set);
+        self.register_bridge(set);
     }
 
-    fn register_bridge(&mut self) {
-        let set = &mut self.registry;
+    fn register_bridge(&self, set: &mut Registry) {
         set.register(
             "bridge_repositories",
             "Repositories that are followed and can be read",
@@ -237,8 +235,11 @@ impl Metrics {
 
     /// Returns them in OpenMetrics' text format.
     pub fn text(&self) -> String {
+        // Named here and not before: who never tells them pays next to nothing.
+        let mut set = Registry::with_prefix("datakit");
+        self.register(&mut set);
         let mut text = String::new();
-        match prometheus_client::encoding::text::encode(&mut text, &self.registry) {
+        match prometheus_client::encoding::text::encode(&mut text, &set) {
             Ok(()) => text,
             Err(_) => String::new(),
         }

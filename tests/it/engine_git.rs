@@ -293,6 +293,54 @@ fn more_packs_than_a_handful_are_read_and_written() {
     }
 }
 
+/// Loose, and in packs by deltas that name their base by place or by id.
+#[test]
+fn headers_are_gits() {
+    let subject = subject();
+    let versions: Vec<String> = (0..60)
+        .map(|version| {
+            let lines = (0..400).map(|line| match line % 60 < version {
+                true => format!("line {line} is new\n"),
+                false => format!("line {line}\n"),
+            });
+            lines.collect()
+        })
+        .collect();
+    let mut blobs: Vec<_> = versions.into_iter().map(|it| subject.blob(it)).collect();
+    blobs.push(subject.blob(""));
+    subject.engine.write(&blobs).unwrap();
+    keep(&subject, &blobs.iter().collect::<Vec<_>>());
+    let compare = || {
+        let format = "--batch-check=%(objectname) %(objecttype) %(objectsize)";
+        let all = subject.stock(&["cat-file", "--batch-all-objects", format]);
+        let engine = open(&subject.path().unwrap());
+        for line in all.lines() {
+            let (id, wanted) = line.split_once(' ').unwrap();
+            let id = ObjectId::from_hex(id.as_bytes()).unwrap();
+            let (kind, size) = engine.header(&id).unwrap().unwrap();
+            assert_eq!(format!("{} {size}", kind.name()), wanted, "{id}");
+        }
+        all.lines().count()
+    };
+    assert_eq!(compare(), 63);
+    for by_place in ["true", "false"] {
+        let option = format!("repack.useDeltaBaseOffset={by_place}");
+        subject.stock(&[
+            "-c",
+            &option,
+            "repack",
+            "-q",
+            "-a",
+            "-d",
+            "-f",
+            "--depth=50",
+        ]);
+        let chains = subject.stock(&["verify-pack", "-v", packs(&subject)[0].to_str().unwrap()]);
+        assert!(chains.contains("chain length = 9"), "{chains}");
+        assert_eq!(compare(), 63);
+    }
+}
+
 #[test]
 fn a_move_brings_back_what_a_collector_took() {
     let subject = subject();

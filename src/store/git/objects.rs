@@ -70,6 +70,13 @@ struct State {
     idle_unpackers: Vec<Unpacker>,
 }
 
+/// Where an object is, or may be.
+enum Place<'a> {
+    /// In a pack of this number, from an offset on.
+    Packed(&'a Pack, u32, u64),
+    Loose(&'a Path),
+}
+
 impl Objects {
     pub fn new(dir: PathBuf, hash: HashKind, indexes: Indexes) -> Result<Self> {
         let view = Arc::new(View::now(&dir, 0)?);
@@ -113,6 +120,42 @@ impl Objects {
     /// Reads an object from a pack, or a loose one: what can be read at all, as
     /// the disk was last seen.
     fn find_quickly(&self, id: &ObjectId, buffer: &mut Vec<u8>) -> Option<ObjectKind> {
+        self.quickly(id, |unpacker, place| match place {
+            Place::Packed(pack, number, offset) => {
+                unpacker.unpack(pack, number, offset, buffer).map(kind)
+            }
+            Place::Loose(path) => {
+                let kind = unpacker.loose(path, buffer)?;
+                let whole = hash_object(self.hash, kind, buffer).is_ok_and(|it| it == *id);
+                whole.then_some(kind)
+            }
+        })
+    }
+
+    pub fn header(&self, id: &ObjectId) -> Result<Option<(ObjectKind, u64)>> {
+        let quick = self.quickly(id, |unpacker, place| match place {
+            Place::Packed(pack, _, offset) => {
+                let (found, size) = unpacker.header(pack, offset)?;
+                Some((kind(found), size))
+            }
+            Place::Loose(path) => unpacker.loose_header(path),
+        });
+        if quick.is_some() {
+            return Ok(quick);
+        }
+        self.look_up(id, |handle, id| {
+            Ok(handle
+                .try_header(id)?
+                .map(|header| (kind(header.kind), header.size)))
+        })
+    }
+
+    /// Reads where an object is, or may be, as the disk was last seen.
+    fn quickly<T>(
+        &self,
+        id: &ObjectId,
+        mut read: impl FnMut(&mut Unpacker, Place<'_>) -> Option<T>,
+    ) -> Option<T> {
         if id.hash_kind() != self.hash {
             return None;
         }
@@ -122,32 +165,20 @@ impl Objects {
         };
         let mut unpacker = idle.unwrap_or_default();
         let found = match view.find(id, self.hash) {
-            Some((number, offset)) => u32::try_from(number)
-                .ok()
-                .and_then(|number| {
-                    let pack = &view.packs(self.hash)[number as usize];
-                    unpacker.unpack(pack, number, offset, buffer)
-                })
-                .map(kind),
-            None => view
-                .places
-                .iter()
-                .find_map(|place| unpacker.loose(&loose_path(place, id), buffer))
-                .filter(|kind| hash_object(self.hash, *kind, buffer).is_ok_and(|it| it == *id)),
+            Some((number, offset)) => u32::try_from(number).ok().and_then(|number| {
+                let pack = &view.packs(self.hash)[number as usize];
+                read(&mut unpacker, Place::Packed(pack, number, offset))
+            }),
+            None => view.places.iter().find_map(|place| {
+                let path = loose_path(place, id);
+                read(&mut unpacker, Place::Loose(&path))
+            }),
         };
         let mut state = self.lock();
         if state.view.number == view.number && state.idle_unpackers.len() < IDLE_HANDLES {
             state.idle_unpackers.push(unpacker);
         }
         found
-    }
-
-    pub fn header(&self, id: &ObjectId) -> Result<Option<(ObjectKind, u64)>> {
-        self.look_up(id, |handle, id| {
-            Ok(handle
-                .try_header(id)?
-                .map(|header| (kind(header.kind), header.size)))
-        })
     }
 
     pub fn open(&self, id: &ObjectId) -> Result<Option<Box<dyn Read + Send>>> {

@@ -13,6 +13,7 @@ use std::sync::OnceLock;
 
 use gix::objs::Kind;
 use gix::zlib::Inflate;
+use gix_pack::data::decode::header::ResolvedBase;
 use gix_pack::data::entry::Header;
 use gix_pack::{MMap, data, index};
 
@@ -127,6 +128,29 @@ impl Unpacker {
             }
         }
         Some(kind)
+    }
+
+    /// Reads of what kind the object is that begins at `offset`, and how long.
+    pub fn header(&mut self, pack: &Pack, offset: u64) -> Option<(Kind, u64)> {
+        let data = pack.data()?;
+        let base = |id: &gix::oid| {
+            let entry = pack.offset_of(id).map(|offset| data.entry(offset));
+            Ok(entry.transpose()?.map(ResolvedBase::InPack))
+        };
+        let entry = data.entry(offset).ok()?;
+        let found = data.decode_header(entry, &mut self.inflate, &base).ok()?;
+        Some((found.kind, found.object_size))
+    }
+
+    /// As [`Unpacker::header`], of the loose object in a file.
+    pub fn loose_header(&mut self, path: &Path) -> Option<(ObjectKind, u64)> {
+        let mut file = File::open(path).ok()?;
+        let (mut input, mut start) = ([0; 2 * LOOSE_HEADER_MAX], [0; LOOSE_HEADER_MAX]);
+        let read = file.read(&mut input).ok()?;
+        self.inflate.reset();
+        let (_, _, made) = self.inflate.prefix(&input[..read], &mut start).ok()?;
+        let (kind, size, _) = parse_header(&start[..made])?;
+        Some((kind, size))
     }
 
     /// Reads the loose object in a file into `out`. Its checksum is not looked at.
