@@ -17,8 +17,9 @@ use datakit::ninep::wire::Data;
 
 use crate::commit::{Writer, master};
 use crate::inputs::{path, tree};
-use crate::ninep_peers::{Client, Diod, Serving, Wire, echo};
-use crate::place::{Place, feed, run};
+use crate::ninep_peers::{Client, Diod, Echo, Serving, Wire, echo};
+use crate::place::{Place, Store, feed, run};
+use crate::processors::Processors;
 use crate::report::{Need, Report, Samples, Unit};
 
 /// What a wire to another room adds each way.
@@ -29,43 +30,60 @@ const DELAY: Duration = Duration::from_millis(1);
 /// disk is waited for or not, and is lost in the disk's moods where it is: so it
 /// is measured without syncs.
 pub fn commits(place: &Place, report: &mut Report) {
+    for processors in [Processors::One, Processors::Two] {
+        let name = format!("9p-commit-adds-{}", processors.name());
+        if !processors.are_there() {
+            report.skip(&name, "there are fewer processors");
+            continue;
+        }
+        let option = "--durability=none";
+        let start = |store| processors.answer(|| Serving::start_with(place, store, &[option]));
+        let [ours, theirs, turn] = processors.ask(|| {
+            let bare = processors.answer(|| echo(Wire::Unix));
+            commit_both(place, Durability::None, start, bare)
+        });
+        let added = (ours.p50() - theirs.p50()).max(0.0);
+        let peer = Some(("bare loopback", turn.p50()));
+        report.times(&name, added, peer, Need::AtMost(6.0));
+    }
+    let start = |store| Serving::start(place, store);
+    let [ours, theirs, _] = commit_both(place, Durability::Strict, start, echo(Wire::Unix));
+    let peer = Some(("the store itself", theirs.p50()));
+    report.times("9p-commit", ours.p50(), peer, Need::Nothing);
+}
+
+/// Transactions through a server, by the store itself, and what a turn takes
+/// meanwhile.
+fn commit_both(
+    place: &Place,
+    durability: Durability,
+    start: impl FnOnce(Store) -> Serving,
+    mut bare: Echo,
+) -> [Samples; 3] {
     // As that of a dk.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
     let base = tree(place, 1000);
-    for (durability, option) in [
-        (Durability::None, "--durability=none"),
-        (Durability::Strict, "--durability=strict"),
-    ] {
-        let (near, far) = (place.copy(&base), place.copy(&base));
-        let local = Writer::open(near.path(), durability).client;
-        let server = Serving::start_with(place, far, &[option]);
-        let url = format!("unix://{}", server.socket().display());
-        let remote = runtime.block_on(Remote::connect(&url, Options::default()));
-        let remote = remote.unwrap();
-        let mut bare = echo(Wire::Unix);
-        let [mut ours, mut theirs, mut turn] = [const { Samples::new() }; 3];
-        for number in 0..place.choose(100, 1000) {
-            let file = path(number * 7 % 1000, 1000);
-            ours.add(timed(|| {
-                runtime.block_on(transaction(&remote, &file, number));
-            }));
-            theirs.add(timed(|| {
-                runtime.block_on(transaction(&*local, &file, number));
-            }));
-            turn.add(timed(|| bare.turn()));
-        }
-        if durability == Durability::None {
-            let added = (ours.p50() - theirs.p50()).max(0.0);
-            let peer = Some(("bare loopback", turn.p50()));
-            report.times("9p-commit-adds", added, peer, Need::AtMost(6.0));
-        } else {
-            let peer = Some(("the store itself", theirs.p50()));
-            report.times("9p-commit", ours.p50(), peer, Need::Nothing);
-        }
+    let (near, far) = (place.copy(&base), place.copy(&base));
+    let local = Writer::open(near.path(), durability).client;
+    let server = start(far);
+    let url = format!("unix://{}", server.socket().display());
+    let remote = runtime.block_on(Remote::connect(&url, Options::default()));
+    let remote = remote.unwrap();
+    let [mut ours, mut theirs, mut turn] = [const { Samples::new() }; 3];
+    for number in 0..place.choose(100, 1000) {
+        let file = path(number * 7 % 1000, 1000);
+        ours.add(timed(|| {
+            runtime.block_on(transaction(&remote, &file, number));
+        }));
+        theirs.add(timed(|| {
+            runtime.block_on(transaction(&*local, &file, number));
+        }));
+        turn.add(timed(|| bare.turn()));
     }
+    [ours, theirs, turn]
 }
 
 async fn transaction(client: &dyn datakit::client::Client, file: &str, number: usize) {
