@@ -350,10 +350,14 @@ impl Requests {
         let Some(session) = self.session.as_mut() else {
             return Attempt::Answered(Err(Fault::new(EPROTO, rs9p::errstr::EPROTO)));
         };
-        if !asks_only(&request) {
-            self.turn += 1;
-        }
-        let call = Call::in_turn(session.caller(claims).clone(), self.turn);
+        let who = session.caller(claims).clone();
+        let call = match asks_only(&request) {
+            true => Call::in_turn(who, self.turn),
+            false => {
+                self.turn += 1;
+                Call::new(who)
+            }
+        };
         let waits = matches!(request, Request::Read { fid, .. } if session.waits(fid));
         let mut work = match session.begin(&call, request) {
             Ok(Step::Work(work)) => work,

@@ -496,8 +496,8 @@ async fn log_and_walk(dk: &dyn Client) {
 
 async fn streams_of_content(dk: &dyn Client) {
     let length = 9 << 20;
-    let source = move |size: Option<u64>| -> Edits {
-        Edits::new(move |sink| {
+    let source = move |size: Option<u64>| {
+        move |sink: &mut dyn Sink| {
             let mut reader = std::io::Read::take(std::io::repeat(b'x'), length);
             sink.edit(Edit::Write {
                 path: path("large"),
@@ -507,12 +507,16 @@ async fn streams_of_content(dk: &dyn Client) {
                     size,
                 },
             })
-        })
+        }
     };
     let main = branch("main");
-    for size in [None, Some(length)] {
+    for edits in [
+        Edits::new(source(None)),
+        Edits::new(source(Some(length))),
+        Edits::at_hand(source(Some(length))),
+    ] {
         let new = dk
-            .edit(&main, source(size), CommitOptions::default())
+            .edit(&main, edits, CommitOptions::default())
             .await
             .unwrap();
         let stat = dk
@@ -528,23 +532,26 @@ async fn streams_of_content(dk: &dyn Client) {
     }
     let before = head(dk, "main").await;
     for wrong in [length - 1, length + 1, 1, u64::MAX] {
-        let refused = dk
-            .edit(&main, source(Some(wrong)), CommitOptions::default())
-            .await;
-        refused.unwrap_err();
+        let source = source(Some(wrong));
+        for edits in [Edits::new(source), Edits::at_hand(source)] {
+            let refused = dk.edit(&main, edits, CommitOptions::default()).await;
+            refused.unwrap_err();
+        }
     }
     assert_eq!(head(dk, "main").await, before);
 }
 
 async fn sources_that_fail(dk: &dyn Client) {
-    let failing = Edits::new(|sink| {
+    let fails = |sink: &mut dyn Sink| {
         sink.edit(Edit::Mkdir { path: path("a") })?;
         Err(Stop::Source("the disk caught fire".into()))
-    });
-    let refused = dk
-        .edit(&branch("main"), failing, CommitOptions::default())
-        .await
-        .unwrap_err();
-    assert_eq!(refused.to_string(), "the disk caught fire");
+    };
+    for failing in [Edits::new(fails), Edits::at_hand(fails)] {
+        let refused = dk
+            .edit(&branch("main"), failing, CommitOptions::default())
+            .await
+            .unwrap_err();
+        assert_eq!(refused.to_string(), "the disk caught fire");
+    }
     assert_eq!(dk.head(&branch("main")).await.unwrap(), None);
 }
