@@ -206,15 +206,19 @@ impl Client for Local {
 
     async fn list(&self, at: &At, path: &TreePath, sizes: bool) -> Result<Vec<Item>> {
         let (at, path) = (at.clone(), path.clone());
-        self.run(move |store| {
+        let list = move |store: &Arc<Store>| {
             let mut items = Vec::new();
             store.list_at(&at, &path, sizes, &mut |item| {
                 items.push(item);
                 Ok(())
             })?;
             Ok(items)
-        })
-        .await
+        };
+        // Without sizes it is one tree.
+        match sizes {
+            true => self.run(list).await,
+            false => self.read(list).await,
+        }
     }
 
     fn walk(&self, at: &At, path: &TreePath, sizes: bool) -> Records<Item> {

@@ -97,7 +97,7 @@ impl Objects {
     }
 
     pub fn find(&self, id: &ObjectId, buffer: &mut Vec<u8>) -> Result<Option<ObjectKind>> {
-        if let Some(kind) = self.find_quickly(id, buffer) {
+        if let Some(kind) = self.find_quickly(id, buffer)? {
             return Ok(Some(kind));
         }
         buffer.clear();
@@ -117,9 +117,8 @@ impl Objects {
         }
     }
 
-    /// Reads an object from a pack, or a loose one: what can be read at all, as
-    /// the disk was last seen.
-    fn find_quickly(&self, id: &ObjectId, buffer: &mut Vec<u8>) -> Option<ObjectKind> {
+    /// Reads an object from a pack, or a loose one: what can be read at all.
+    fn find_quickly(&self, id: &ObjectId, buffer: &mut Vec<u8>) -> Result<Option<ObjectKind>> {
         self.quickly(id, |unpacker, place| match place {
             Place::Packed(pack, number, offset) => {
                 unpacker.unpack(pack, number, offset, buffer).map(kind)
@@ -139,7 +138,7 @@ impl Objects {
                 Some((kind(found), size))
             }
             Place::Loose(path) => unpacker.loose_header(path),
-        });
+        })?;
         if quick.is_some() {
             return Ok(quick);
         }
@@ -150,11 +149,26 @@ impl Objects {
         })
     }
 
-    /// Reads where an object is, or may be, as the disk was last seen.
+    /// Reads where an object is, or may be.
     fn quickly<T>(
         &self,
         id: &ObjectId,
         mut read: impl FnMut(&mut Unpacker, Place<'_>) -> Option<T>,
+    ) -> Result<Option<T>> {
+        let found = self.as_last_seen(id, &mut read);
+        // A collector may just have moved it from one place to another. gix,
+        // asked for the first time, would find it there and the view stay old.
+        if found.is_none() && self.refresh(None)? {
+            return Ok(self.as_last_seen(id, &mut read));
+        }
+        Ok(found)
+    }
+
+    /// As [`Objects::quickly`], as the disk was last seen.
+    fn as_last_seen<T>(
+        &self,
+        id: &ObjectId,
+        read: &mut impl FnMut(&mut Unpacker, Place<'_>) -> Option<T>,
     ) -> Option<T> {
         if id.hash_kind() != self.hash {
             return None;
