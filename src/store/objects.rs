@@ -346,6 +346,12 @@ impl Objects {
             .ok_or_else(|| corrupt(id, "it is missing"))
     }
 
+    /// Returns a leaf's length where it is wanted and it has one here.
+    pub(super) fn size_if(&self, wanted: bool, leaf: &Entry) -> Result<Option<u64>> {
+        let size = (wanted && leaf.mode.is_blob()).then(|| self.size(&leaf.id));
+        size.transpose()
+    }
+
     /// Returns a blob's length.
     pub fn size(&self, id: &ObjectId) -> Result<u64> {
         match self.engine.header(id)? {

@@ -72,15 +72,10 @@ impl Store {
         }
         let tree = self.objects.tree(&entry.id)?;
         for found in tree.iter() {
-            let size = if sizes && found.entry.mode.is_blob() {
-                Some(self.objects.size(&found.entry.id)?)
-            } else {
-                None
-            };
             out(Item {
                 path: TreePath::root().join(found.name),
                 entry: found.entry,
-                size,
+                size: self.objects.size_if(sizes, &found.entry)?,
             })?;
         }
         Ok(())

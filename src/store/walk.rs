@@ -40,11 +40,7 @@ pub fn walk(
 ) -> Result<()> {
     let mut leaves = Leaves::new(objects, root)?;
     while let Some((path, entry)) = leaves.next(objects)? {
-        let size = match sizes && entry.mode.is_blob() {
-            true => Some(objects.size(&entry.id)?),
-            false => None,
-        };
-        out(path, entry, size)?;
+        out(path, entry, objects.size_if(sizes, &entry)?)?;
     }
     Ok(())
 }
