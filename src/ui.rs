@@ -191,9 +191,9 @@ impl Ui {
         self.closed.load(Ordering::Relaxed)
     }
 
-    /// Tells whether stdout takes a little (PIPE_BUF) without waiting.
-    pub fn ready(&self) -> bool {
-        reader::ready()
+    /// Returns how many bytes stdout takes without waiting for its reader.
+    pub fn room(&self) -> u64 {
+        reader::room()
     }
 
     /// Returns what notices, while nothing is printed, that the reader of

@@ -168,6 +168,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// A stream of results that ends itself when dropped.
 pub type Records<T> = Pin<Box<dyn Stream<Item = Result<T>> + Send>>;
 
+/// Bytes of an opened file that are there at once, or all of a shorter one.
+pub const AT_HAND: usize = 64 << 10;
+
 /// A dk database.
 ///
 /// Implemented by `Local` (a Git repository in this process) and `Remote` (a
@@ -232,7 +235,7 @@ pub trait Client: Send + Sync {
     fn walk(&self, at: &At, path: &TreePath, sizes: bool) -> Records<Item>;
 
     /// Opens a file. Memory does not grow with its length. The reader blocks:
-    /// use it where that is allowed. (The first 4 KiB may be read anywhere.)
+    /// use it where that is allowed. (The first [`AT_HAND`] may be read anywhere.)
     async fn open(&self, at: &At, path: &TreePath) -> Result<Box<dyn Read + Send>>;
 
     /// Opens a blob by its id. Where there is none, or something else has that

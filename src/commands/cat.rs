@@ -5,7 +5,7 @@ use std::io::{self, Read, Write as _};
 use anyhow::Context as _;
 use futures_util::stream::{self, StreamExt as _};
 
-use crate::client::At;
+use crate::client::{AT_HAND, At};
 use crate::commands::{Session, blocking, completions, named, parse};
 use crate::model::text::JsonBytes;
 use crate::model::{ObjectId, RevPath, TreePath};
@@ -40,9 +40,9 @@ const PIECE: usize = 128 * 1024;
 /// And at first.
 const FIRST: usize = 4096;
 
-/// So much goes into a pipe that is [`Ui::ready`] without waiting for its reader
-/// (PIPE_BUF): no thread is needed.
-const SMALL: u64 = if cfg!(target_os = "linux") { 4096 } else { 512 };
+/// What is no larger is written without a thread, where stdout has room for it:
+/// that it is no larger is found by reading one byte more.
+const SMALL: u64 = AT_HAND as u64 - 1;
 
 /// One file, for JSON.
 #[derive(serde::Serialize)]
@@ -104,10 +104,14 @@ impl Opened<'_> {
     /// Writes it to stdout.
     pub async fn write(self, session: &Session) -> anyhow::Result<()> {
         let (mut reader, path) = (self.reader, self.path.clone());
+        let room = match session.ui.json {
+            true => 0,
+            false => session.ui.room().min(SMALL),
+        };
         let mut start = Vec::new();
-        let read = reader.by_ref().take(SMALL + 1).read_to_end(&mut start);
+        let read = reader.by_ref().take(room + 1).read_to_end(&mut start);
         read.with_context(|| format!("cannot read {path}"))?;
-        let small = !session.ui.json && start.len() as u64 <= SMALL && session.ui.ready();
+        let small = start.len() as u64 <= room;
         let reader = Box::new(io::Cursor::new(start).chain(reader));
         let (ui, at) = (session.ui.clone(), self.at);
         if small {

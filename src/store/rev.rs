@@ -64,10 +64,11 @@ fn base(objects: &Objects, name: &[u8]) -> Result<Option<ObjectId>> {
     if let Ok(branch) = BranchName::new(name)
         && let Some(id) = objects.engine.head(&HeadName::branch(&branch))?
     {
-        if objects.engine.header(&id)?.is_none() {
-            return Err(missing_head(&branch, &id));
-        }
-        return peel(objects, &id);
+        return match objects.engine.header(&id)? {
+            None => Err(missing_head(&branch, &id)),
+            Some((ObjectKind::Commit, _)) => Ok(Some(id)),
+            Some(_) => peel(objects, &id),
+        };
     }
     let digits = objects.hash_kind().id_len() * 2;
     if (SHORTEST..=digits).contains(&name.len()) && name.iter().all(u8::is_ascii_hexdigit) {

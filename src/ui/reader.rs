@@ -49,12 +49,33 @@ impl Reader {
     }
 }
 
-/// Tells whether a write of PIPE_BUF bytes would return at once.
-pub(super) fn ready() -> bool {
+/// Returns how many bytes a write takes at once, nobody reading.
+pub(super) fn room() -> u64 {
+    const PIPE_BUF: u64 = if cfg!(target_os = "linux") { 4096 } else { 512 };
     let stdout = stdout();
     let mut wait = [PollFd::new(&stdout, PollFlags::OUT)];
     let now = rustix::event::Timespec::default();
-    poll(&mut wait, Some(&now)).is_ok() && wait[0].revents().contains(PollFlags::OUT)
+    if poll(&mut wait, Some(&now)).is_err() || !wait[0].revents().contains(PollFlags::OUT) {
+        return 0;
+    }
+    match fstat(stdout).map(|stat| FileType::from_raw_mode(stat.st_mode)) {
+        Ok(FileType::RegularFile) => u64::MAX,
+        Ok(FileType::Fifo) => empty_pipe().unwrap_or(PIPE_BUF),
+        _ => PIPE_BUF,
+    }
+}
+
+/// Returns what the pipe of stdout holds, if there is nothing in it.
+#[cfg(target_os = "linux")]
+fn empty_pipe() -> Option<u64> {
+    let empty = rustix::io::ioctl_fionread(stdout()).ok()? == 0;
+    let size = rustix::pipe::fcntl_getpipe_size(stdout()).ok()?;
+    empty.then_some(size as u64)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn empty_pipe() -> Option<u64> {
+    None
 }
 
 /// Puts what was written to standard output on its disk, if it is a file.

@@ -8,7 +8,7 @@ use std::thread::{self, Thread};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 
-use crate::client::{Error, Records, Result};
+use crate::client::{AT_HAND, Error, Records, Result};
 use crate::model::text::Taken;
 use crate::model::{Kind, ObjectId};
 use crate::ninep::client::{self as ninep, Pull};
@@ -147,11 +147,7 @@ impl<T> Reading<T> {
     }
 }
 
-/// Bytes of a blob that are there when it is open, or all of a shorter one.
-const START: usize = 8 << 10;
-
-/// Opens a blob. When this returns, so much of it is there that a first look
-/// waits for nothing.
+/// Opens a blob. When this returns, [`AT_HAND`] of it is there, or all.
 pub(super) async fn open(
     core: &Arc<Core>,
     id: ObjectId,
@@ -166,12 +162,12 @@ pub(super) async fn open(
         piece: Bytes::new(),
     };
     let mut start = BytesMut::new();
-    while start.len() < START {
+    while start.len() < AT_HAND {
         let piece = blob.next().await?;
         if piece.is_empty() {
             break;
         }
-        if start.is_empty() && piece.len() >= START {
+        if start.is_empty() && piece.len() >= AT_HAND {
             // As it is: nothing is copied.
             blob.piece = piece;
             return Ok(Box::new(blob));

@@ -61,7 +61,8 @@ pub(super) struct Objects {
 
 struct State {
     view: Arc<View>,
-    store: Arc<gix::odb::Store>,
+    /// Opened for the first that needs it: most never do.
+    store: Option<Arc<gix::odb::Store>>,
     /// Packs that `store` has room for.
     room: usize,
     /// All of `view` and `store`.
@@ -80,13 +81,13 @@ enum Place<'a> {
 impl Objects {
     pub fn new(dir: PathBuf, hash: HashKind, indexes: Indexes) -> Result<Self> {
         let view = Arc::new(View::now(&dir, 0)?);
-        let room = room(view.count);
+        let room = room(view.indexes.len());
         Ok(Self {
             hash,
             indexes,
             state: Mutex::new(State {
                 view,
-                store: open_store(&dir, hash, indexes, room)?,
+                store: None,
                 room,
                 idle: Vec::new(),
                 idle_unpackers: Vec::new(),
@@ -272,13 +273,12 @@ impl Objects {
             let prefix =
                 gix::hash::Prefix::new(&id, prefix.hex_len()).map_err(Error::failed(what()))?;
             let (_, result) =
-                self.with_handle(|handle| handle.lookup_prefix(prefix, Some(&mut found)));
+                self.with_handle(|handle| handle.lookup_prefix(prefix, Some(&mut found)))?;
             result.map_err(Error::failed(what()))?;
         } else {
             // Shorter than gix allows: look at all.
             let hex = hex.to_ascii_lowercase();
-            let store = self.lock().store.clone();
-            for id in store.iter().map_err(Error::failed(what()))? {
+            for id in self.store()?.iter().map_err(Error::failed(what()))? {
                 let id = id.map_err(Error::failed(what()))?;
                 if id.to_string().starts_with(&hex) {
                     found.insert(id);
@@ -337,29 +337,49 @@ impl Objects {
             return Ok(None);
         }
         let oid = gix::oid::from_bytes_unchecked(id.as_bytes());
-        let (view, mut result) = self.with_handle(|handle| look(handle, oid));
+        let (view, mut result) = self.with_handle(|handle| look(handle, oid))?;
         // A collector may just have moved it from one place to another.
         if !matches!(result, Ok(Some(_))) && self.refresh(Some(view))? {
-            (_, result) = self.with_handle(|handle| look(handle, oid));
+            (_, result) = self.with_handle(|handle| look(handle, oid))?;
         }
         result.map_err(|error| unreadable(id, error))
     }
 
     /// Runs `work` with a handle of the pool; also returns the number of its view.
-    fn with_handle<R>(&self, work: impl FnOnce(&Handle) -> R) -> (u64, R) {
-        let (number, store, idle) = {
+    fn with_handle<R>(&self, work: impl FnOnce(&Handle) -> R) -> Result<(u64, R)> {
+        let (number, idle) = {
             let mut state = self.lock();
-            let idle = state.idle.pop();
-            (state.view.number, state.store.clone(), idle)
+            (state.view.number, state.idle.pop())
         };
-        let handle = idle.unwrap_or_else(|| new_handle(&store));
+        let handle = match idle {
+            Some(handle) => handle,
+            None => new_handle(&self.store()?),
+        };
         let result = work(&handle);
         let mut state = self.lock();
         if state.view.number == number && state.idle.len() < IDLE_HANDLES {
             state.idle.push(handle);
         }
         drop(state);
-        (number, result)
+        Ok((number, result))
+    }
+
+    /// Returns gix's object database, opened if it is not yet.
+    fn store(&self) -> Result<Arc<gix::odb::Store>> {
+        let (store, room) = {
+            let state = self.lock();
+            (state.store.clone(), state.room)
+        };
+        if let Some(store) = store {
+            return Ok(store);
+        }
+        let opened = open_store(&self.dir, self.hash, self.indexes, room)?;
+        let mut state = self.lock();
+        if state.room != room {
+            // There are more packs by now: that of whoever saw them has room.
+            return Ok(opened);
+        }
+        Ok(state.store.get_or_insert(opened).clone())
     }
 
     /// Makes a new view where the disk may differ from the one numbered `than`
@@ -390,10 +410,11 @@ impl Objects {
             let state = self.lock();
             (state.store.clone(), state.room)
         };
-        if view.count > room / 4 * 3 && room < usize::from(MOST) {
-            room = self::room(view.count);
-            store = open_store(&self.dir, self.hash, self.indexes, room)?;
-        } else {
+        let packs = view.indexes.len();
+        if packs > room / 4 * 3 && room < usize::from(MOST) {
+            room = self::room(packs);
+            store = None;
+        } else if let Some(store) = &store {
             // A miss of a handle that may makes the shared store look at the disk.
             let handle = store.to_handle_arc();
             handle.exists(&gix::ObjectId::null(git_kind(self.hash)));

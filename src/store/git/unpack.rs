@@ -37,12 +37,8 @@ pub(super) struct Pack {
 }
 
 impl Pack {
-    /// `None` for what is not the index of a pack, or a damaged one: whoever
-    /// reads through gix hears of that.
+    /// `None` where its index is damaged: whoever reads through gix hears of that.
     pub fn open(index: &Path, kind: gix::hash::Kind) -> Option<Self> {
-        if index.extension()? != "idx" {
-            return None;
-        }
         Some(Self {
             path: index.with_extension("pack"),
             kind,
@@ -144,8 +140,10 @@ impl Unpacker {
 
     /// As [`Unpacker::header`], of the loose object in a file.
     pub fn loose_header(&mut self, path: &Path) -> Option<(ObjectKind, u64)> {
+        /// A stream begins with the codes it is written in, 300 bytes at most.
+        const ENOUGH: usize = 512;
         let mut file = File::open(path).ok()?;
-        let (mut input, mut start) = ([0; 2 * LOOSE_HEADER_MAX], [0; LOOSE_HEADER_MAX]);
+        let (mut input, mut start) = ([0; ENOUGH], [0; LOOSE_HEADER_MAX]);
         let read = file.read(&mut input).ok()?;
         self.inflate.reset();
         let (_, _, made) = self.inflate.prefix(&input[..read], &mut start).ok()?;

@@ -30,8 +30,8 @@ pub(super) struct View {
     settled: AtomicBool,
     /// What decides where the stamp does not: a hash of all names.
     names: u64,
-    /// How many packs there are.
-    pub count: usize,
+    /// Those of the packs there were.
+    pub indexes: Vec<PathBuf>,
     packs: OnceLock<Vec<Pack>>,
     /// The pack that had what was looked for last.
     latest: AtomicUsize,
@@ -53,13 +53,13 @@ impl View {
         places.extend(alternates);
         let now = SystemTime::now();
         let stamp = stamp(&places);
-        let (names, count) = names(&places);
+        let (names, indexes) = names(&places);
         Ok(Self {
             number,
             settled: is_settled(&stamp, now).into(),
             stamp,
             names,
-            count,
+            indexes,
             shallow: shallow(dir),
             places,
             packs: OnceLock::new(),
@@ -112,14 +112,10 @@ impl View {
 
     pub fn packs(&self, hash: HashKind) -> &[Pack] {
         self.packs.get_or_init(|| {
-            let mut packs = Vec::new();
-            for place in &self.places {
-                let entries = fs::read_dir(place.join("pack"));
-                for entry in entries.into_iter().flatten().flatten() {
-                    packs.extend(Pack::open(&entry.path(), git_kind(hash)));
-                }
-            }
-            packs
+            let indexes = self.indexes.iter();
+            indexes
+                .filter_map(|index| Pack::open(index, git_kind(hash)))
+                .collect()
         })
     }
 }
@@ -155,15 +151,16 @@ fn is_settled(stamp: &Stamp, now: SystemTime) -> bool {
     stamp.iter().flatten().all(long_ago)
 }
 
-/// Returns a hash of all names, and the number of packs.
-fn names(places: &[PathBuf]) -> (u64, usize) {
+/// Returns a hash of all names, and the indexes of packs.
+fn names(places: &[PathBuf]) -> (u64, Vec<PathBuf>) {
     let mut hasher = DefaultHasher::new();
-    let mut packs = 0;
+    let mut indexes = Vec::new();
     for place in places {
         fs::read(place.join("info/alternates"))
             .ok()
             .hash(&mut hasher);
-        let entries = fs::read_dir(place.join("pack"));
+        let folder = place.join("pack");
+        let entries = fs::read_dir(&folder);
         let mut names: Vec<_> = entries
             .into_iter()
             .flatten()
@@ -171,9 +168,8 @@ fn names(places: &[PathBuf]) -> (u64, usize) {
             .collect();
         names.sort_unstable();
         names.hash(&mut hasher);
-        let index =
-            |name: &&std::ffi::OsString| Path::new(name).extension() == Some("idx".as_ref());
-        packs += names.iter().filter(index).count();
+        let paths = names.iter().map(|name| folder.join(name));
+        indexes.extend(paths.filter(|path| path.extension().is_some_and(|it| it == "idx")));
     }
-    (hasher.finish(), packs)
+    (hasher.finish(), indexes)
 }

@@ -4,6 +4,7 @@ use super::*;
 
 crate::every_client! {
     branches_are_listed_moved_and_deleted revisions failures_have_the_same_class
+    the_beginning_of_a_file_is_at_hand
     edits_of_different_files_both_stand expectations empty_commits
     merging_in_one_step a_merge_without_a_common_past favoured_side dry_run
     paths_and_kinds log_and_walk streams_of_content sources_that_fail
@@ -115,6 +116,22 @@ async fn revisions(dk: &dyn Client) {
         .await
         .unwrap();
     assert_eq!(resolve(name).await.unwrap(), one);
+}
+
+async fn the_beginning_of_a_file_is_at_hand(dk: &dyn Client) {
+    let long: Vec<u8> = (0..300_000u32).map(|number| (number / 7) as u8).collect();
+    let new = commit(dk, "main", vec![Do::Write("long", long.clone())]).await;
+    let mut reader = dk.open(&At::Commit(new), &path("long")).await.unwrap();
+    // Here nothing could be waited for: this thread drives all there is.
+    let mut start = vec![0; AT_HAND];
+    reader.read_exact(&mut start).unwrap();
+    assert!(long.starts_with(&start));
+    let rest = tokio::task::spawn_blocking(move || {
+        let mut rest = Vec::new();
+        reader.read_to_end(&mut rest).unwrap();
+        rest
+    });
+    assert!(long.ends_with(&rest.await.unwrap()));
 }
 
 async fn failures_have_the_same_class(dk: &dyn Client) {
