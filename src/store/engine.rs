@@ -331,7 +331,8 @@ pub trait Repository: Send + Sync {
     fn path(&self) -> &std::path::Path;
 
     /// Returns what tells this repository from every other: `dk.id` of its
-    /// configuration, else where its common folder is on this machine.
+    /// configuration, else where its common folder is on this machine; the same
+    /// for as long as it is open.
     fn id(&self) -> Result<String>;
 
     /// Returns `user.name` and `user.email` as Git finds them, environment included.

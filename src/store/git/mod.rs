@@ -38,7 +38,7 @@ mod view;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 use std::time::Instant;
 
 use crate::model::{HashKind, ObjectId};
@@ -70,6 +70,8 @@ pub struct Git {
     refs: Refs,
     /// As it was opened, and when: see `repository`.
     opened: Mutex<Option<(Instant, gix::Repository)>>,
+    /// What tells it from every other: as long as it is open, the same.
+    id: OnceLock<String>,
 }
 
 impl Git {
@@ -111,6 +113,7 @@ impl Git {
             loose,
             refs,
             opened: Mutex::new(Some((Instant::now(), repo))),
+            id: OnceLock::new(),
         })
     }
 

@@ -131,13 +131,19 @@ impl Repository for Git {
     }
 
     fn id(&self) -> Result<String> {
-        if let Some(id) = self.config("dk.id")? {
-            return Ok(id);
+        if let Some(id) = self.id.get() {
+            return Ok(id.clone());
         }
-        let folder = &self.refs.common_dir;
-        let found = fs::metadata(folder)
-            .map_err(Error::io(format!("cannot look at {}", folder.display())))?;
-        Ok(format!("{:x}-{:x}", found.dev(), found.ino()))
+        let id = match self.config("dk.id")? {
+            Some(id) => id,
+            None => {
+                let folder = &self.refs.common_dir;
+                let found = fs::metadata(folder)
+                    .map_err(Error::io(format!("cannot look at {}", folder.display())))?;
+                format!("{:x}-{:x}", found.dev(), found.ino())
+            }
+        };
+        Ok(self.id.get_or_init(|| id).clone())
     }
 
     fn config(&self, key: &str) -> Result<Option<String>> {
