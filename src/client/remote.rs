@@ -102,10 +102,7 @@ impl Remote {
             let (dial, name, connection) = (dial.clone(), name.clone(), connection.clone());
             Box::pin(async move {
                 let stream = dial().await?;
-                let begun = match ninep::Connection::new(stream, &connection).await {
-                    Ok(connection) => Session::begin(connection).await,
-                    Err(error) => Err(error),
-                };
+                let begun = ninep::Connection::with(stream, &connection, Session::begin).await;
                 begun.map_err(|error| failure::no_session(&name, &error))
             }) as link::Dialing
         };

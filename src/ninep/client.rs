@@ -150,15 +150,41 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let limit = options.idle + options.patience;
-        let begin = Self::begin(stream, options);
-        match tokio::time::timeout(limit, begin).await {
-            Ok(result) => result,
-            Err(_) => Err(Error::lost("the server does not answer")),
-        }
+        Self::with(stream, options, async |connection| Ok(connection)).await
     }
 
-    async fn begin<S>(mut stream: S, options: &Options) -> Result<Self>
+    /// As [`Connection::new`], and does what is to be done first. With a server
+    /// of ours that does not wait until the attach is answered.
+    pub async fn with<S, T>(
+        stream: S,
+        options: &Options,
+        first: impl AsyncFnOnce(Self) -> Result<T>,
+    ) -> Result<T>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let limit = options.idle + options.patience;
+        let attaching = async {
+            let (connection, attached) = Self::begin(stream, options).await?;
+            if connection.is_ours() {
+                return Ok((connection, Some(attached)));
+            }
+            attached.attached().await?;
+            Ok((connection, None))
+        };
+        let (connection, attached) = match tokio::time::timeout(limit, attaching).await {
+            Ok(result) => result?,
+            Err(_) => return Err(Error::lost("the server does not answer")),
+        };
+        let Some(attached) = attached else {
+            return first(connection).await;
+        };
+        let (attached, done) = futures_util::join!(attached.attached(), first(connection));
+        attached.and(done)
+    }
+
+    /// Agrees on a dialect, and asks to be attached.
+    async fn begin<S>(mut stream: S, options: &Options) -> Result<(Self, Ticket)>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -200,14 +226,11 @@ impl Connection {
             aname: Text::default(),
             n_uname: Some(options.uid),
         };
-        match link.start(attach, 0).await?.await? {
-            Reply::Attach { .. } => {}
-            other => return Err(unexpected(&other)),
-        }
+        let attached = link.start(attach, 0).await?;
         let guard = link::guard(link.clone(), root.number(), options.clone());
         inner.tasks.push(tokio::spawn(guard));
         inner.root = Some(root);
-        Ok(Self(Arc::new(inner)))
+        Ok((Self(Arc::new(inner)), attached))
     }
 
     /// Returns the root of the tree.

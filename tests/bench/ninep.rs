@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use datakit::ninep::message::{Reply, Request};
 use rs9p::GetAttrMask;
 
-use crate::ninep_peers::{Client, Diod, Serving, Wire, echo, echo_by_tokio};
+use crate::ninep_peers::{Client, Diod, LOOPBACK, Serving, Wire, echo, echo_by_tokio};
 use crate::place::{Place, feed, output, run};
 use crate::processors::Processors;
 use crate::report::{Need, Report, Samples, Unit};
@@ -237,11 +237,13 @@ fn one_by_one(place: &Place, report: &mut Report, subjects: &Subjects, processor
     let rounds = place.choose(2_000, 20_000);
     for (kind, wire) in KINDS {
         let (mut dk, mut diod) = subjects.clients_at(wire, subjects.root_of(kind));
-        let (mut bare, mut soft) = processors.answer(|| (echo(wire), echo_by_tokio(wire)));
+        let (mut bare, mut same, mut soft) =
+            processors.answer(|| (echo(Wire::Tcp), echo(wire), echo_by_tokio(wire)));
         open_all(&mut dk);
         diod.iter_mut().for_each(open_all);
         for (name, question) in QUESTIONS {
-            let [mut ours, mut theirs, mut limit, mut runtime] = [const { Samples::new() }; 4];
+            let [mut ours, mut theirs, mut limit] = [const { Samples::new() }; 3];
+            let [mut wired, mut runtime] = [const { Samples::new() }; 2];
             for _ in 0..rounds / BURST {
                 for _ in 0..BURST {
                     ours.add(timed(|| question.ask(&mut dk)));
@@ -255,12 +257,19 @@ fn one_by_one(place: &Place, report: &mut Report, subjects: &Subjects, processor
                     limit.add(timed(|| bare.turn()));
                 }
                 for _ in 0..BURST {
+                    wired.add(timed(|| same.turn()));
+                }
+                for _ in 0..BURST {
                     runtime.add(timed(|| soft.turn()));
                 }
             }
             let name = format!("9p-{kind}{name}-{}-{}", wire.name(), processors.name());
-            let bare = Some(("bare loopback", limit.p50() * question.trips()));
+            let bare = Some((LOOPBACK, limit.p50() * question.trips()));
             report.times(&name, ours.p50(), bare, Need::AtMost(1.5));
+            if matches!(wire, Wire::Unix) {
+                let peer = Some(("a bare Unix socket", wired.p50() * question.trips()));
+                report.times(&format!("{name}-socket"), ours.p50(), peer, Need::Nothing);
+            }
             let tokio = Some(("an echo by tokio", runtime.p50() * question.trips()));
             report.times(&format!("{name}-tokio"), ours.p50(), tokio, Need::Nothing);
             if diod.is_some() {

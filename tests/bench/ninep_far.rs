@@ -17,7 +17,7 @@ use datakit::ninep::wire::Data;
 
 use crate::commit::{Writer, master};
 use crate::inputs::{path, tree};
-use crate::ninep_peers::{Client, Diod, Echo, Serving, Wire, echo};
+use crate::ninep_peers::{Client, Diod, Echo, LOOPBACK, Serving, Wire, echo};
 use crate::place::{Place, Store, feed, run};
 use crate::processors::Processors;
 use crate::report::{Need, Report, Samples, Unit};
@@ -39,15 +39,15 @@ pub fn commits(place: &Place, report: &mut Report) {
         let option = "--durability=none";
         let start = |store| processors.answer(|| Serving::start_with(place, store, &[option]));
         let [ours, theirs, turn] = processors.ask(|| {
-            let bare = processors.answer(|| echo(Wire::Unix));
+            let bare = processors.answer(|| echo(Wire::Tcp));
             commit_both(place, Durability::None, start, bare)
         });
-        let added = (ours.p50() - theirs.p50()).max(0.0);
-        let peer = Some(("bare loopback", turn.p50()));
+        let added = ours.over(&theirs).p50().max(0.0);
+        let peer = Some((LOOPBACK, turn.p50()));
         report.times(&name, added, peer, Need::AtMost(6.0));
     }
     let start = |store| Serving::start(place, store);
-    let [ours, theirs, _] = commit_both(place, Durability::Strict, start, echo(Wire::Unix));
+    let [ours, theirs, _] = commit_both(place, Durability::Strict, start, echo(Wire::Tcp));
     let peer = Some(("the store itself", theirs.p50()));
     report.times("9p-commit", ours.p50(), peer, Need::Nothing);
 }

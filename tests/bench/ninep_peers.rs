@@ -482,6 +482,10 @@ impl Drop for Diod {
     }
 }
 
+/// What both wires are measured by: 64 bytes there and back over TCP, between two
+/// threads that block.
+pub const LOOPBACK: &str = "bare loopback";
+
 /// The bare wire: a thread that sends back what it is sent.
 pub struct Echo(Stream);
 

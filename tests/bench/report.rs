@@ -26,6 +26,13 @@ impl Samples {
     pub fn p50(&self) -> f64 {
         self.quantile(0.5)
     }
+
+    /// Returns how much longer each took than its counterpart, measured by turns:
+    /// what a disk's mood adds to both is in neither.
+    pub fn over(&self, others: &Self) -> Self {
+        let pairs = self.0.iter().zip(&others.0);
+        Self(pairs.map(|(one, other)| one - other).collect())
+    }
 }
 
 /// Does two things by turns, each so often; the first of a round changes.

@@ -133,7 +133,14 @@ fn signals_end_dk_as_they_end_anything() {
 #[test]
 fn a_signal_ends_dk_while_nobody_reads() {
     let sandbox = store();
-    for arguments in [&["cat", "master:big"][..], &["log", "-p", "master"]] {
+    // As much as a pipe takes goes into it at once, and no more.
+    let half = "a line of half a pipe\n".repeat(2000);
+    sandbox.commit("master", "second", &[("half", &half)]);
+    for arguments in [
+        &["cat", "master:big"][..],
+        &["cat", "master:half", "master:half"],
+        &["log", "-p", "master"],
+    ] {
         let mut dk = sandbox
             .command(arguments)
             .stdout(Stdio::piped())

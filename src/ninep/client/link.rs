@@ -485,6 +485,14 @@ impl Ticket {
         self.link.ignore(self.tag, self.serial);
     }
 
+    /// The answer to an attach.
+    pub async fn attached(self) -> Result<()> {
+        match self.await? {
+            Reply::Attach { .. } => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// The answer to a walk of one step.
     pub async fn walked(self) -> Result<()> {
         match self.await? {
