@@ -197,9 +197,16 @@ pub struct Text {
 /// What a thread works on. What it makes stays here should nobody wait for it
 /// any more.
 struct Making {
-    /// Nothing once it is at its end.
+    /// Nothing once it is at its end. Held while it is worked on.
     answer: Mutex<Option<Box<dyn Answer>>>,
-    ready: Mutex<VecDeque<Result<Bytes, store::Error>>>,
+    made: Mutex<Made>,
+}
+
+#[derive(Default)]
+struct Made {
+    ready: VecDeque<Result<Bytes, store::Error>>,
+    /// There will be no more.
+    all: bool,
 }
 
 impl Making {
@@ -213,11 +220,12 @@ impl Making {
         if !matches!(more, Ok(true)) {
             *answer = None;
         }
-        let mut ready = lock(&self.ready);
+        let mut made = lock(&self.made);
+        made.all = answer.is_none();
         if !text.is_empty() {
-            ready.push_back(Ok(text.into()));
+            made.ready.push_back(Ok(text.into()));
         }
-        ready.extend(more.err().map(Err));
+        made.ready.extend(more.err().map(Err));
     }
 }
 
@@ -227,32 +235,32 @@ impl Text {
             world: world.clone(),
             making: Arc::new(Making {
                 answer: Mutex::new(Some(answer)),
-                ready: Mutex::default(),
+                made: Mutex::default(),
             }),
             rest: Bytes::new(),
             failed: None,
         }
     }
 
-    /// Reads up to `count` bytes; nothing at the end.
+    /// Tells whether all of it was read.
+    fn is_ended(&self) -> bool {
+        let made = lock(&self.making.made);
+        made.all && made.ready.is_empty() && self.rest.is_empty() && self.failed.is_none()
+    }
+
+    /// Reads `count` bytes; less at the end and before a failure only, so that
+    /// whoever reads ahead knows where the next read begins.
     pub async fn read(&mut self, count: u32) -> Result<Bytes> {
-        // A second try without anything made is the end.
-        for tried in [false, true] {
-            if !self.rest.is_empty() || count == 0 {
-                break;
-            }
-            if let Some(error) = &self.failed {
-                return Err(error.clone());
-            }
-            let ready = lock(&self.making.ready).pop_front();
+        while self.rest.len() < count as usize && self.failed.is_none() {
+            let (ready, all) = {
+                let mut made = lock(&self.making.made);
+                (made.ready.pop_front(), made.all)
+            };
             match ready {
-                Some(Ok(text)) => self.rest = text,
-                Some(Err(error)) => {
-                    let error = Error::from(error);
-                    self.failed = Some(error.clone());
-                    return Err(error);
-                }
-                None if tried => break,
+                Some(Ok(text)) if self.rest.is_empty() => self.rest = text,
+                Some(Ok(text)) => self.rest = [&self.rest[..], &text[..]].concat().into(),
+                Some(Err(error)) => self.failed = Some(error.into()),
+                None if all => break,
                 None => {
                     let (making, enough) = (self.making.clone(), PIECE.max(count as usize));
                     let make = move |store: &Arc<Store>| {
@@ -263,7 +271,10 @@ impl Text {
                 }
             }
         }
-        Ok(take(&mut self.rest, count))
+        match &self.failed {
+            Some(error) if self.rest.is_empty() && count > 0 => Err(error.clone()),
+            _ => Ok(take(&mut self.rest, count)),
+        }
     }
 }
 
@@ -274,6 +285,10 @@ struct RecordsHandle(Turn<(u64, Text)>);
 impl Handle for RecordsHandle {
     async fn read(&self, _: &Call, offset: u64, count: u32) -> Result<Bytes> {
         let (at, text) = &mut *self.0.take().await;
+        if offset > *at && text.is_ended() {
+            // Whoever asks ahead is told that there is no more.
+            return Ok(Bytes::new());
+        }
         if offset != *at {
             return Err(failure::seek());
         }

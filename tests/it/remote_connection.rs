@@ -66,20 +66,26 @@ impl Peer {
     }
 }
 
+/// The server's end of a connection that speaks our dialect from now on.
+async fn accepted(stream: DuplexStream) -> Peer {
+    let mut peer = Peer {
+        stream,
+        input: Input::default(),
+        dialect: Dialect::Dk,
+    };
+    let version = peer.answer(Reply::Version {
+        msize: 65536,
+        version: "9P2000.dk".into(),
+    });
+    assert!(matches!(version.await, Request::Version { .. }));
+    peer
+}
+
 /// Connects; the peer has answered version and attach.
 async fn connect(options: Options) -> (Connection, Peer) {
     let (ours, theirs) = tokio::io::duplex(1 << 20);
     let peer = tokio::spawn(async move {
-        let mut peer = Peer {
-            stream: theirs,
-            input: Input::default(),
-            dialect: Dialect::Dk,
-        };
-        let version = peer.answer(Reply::Version {
-            msize: 65536,
-            version: "9P2000.dk".into(),
-        });
-        assert!(matches!(version.await, Request::Version { .. }));
+        let mut peer = accepted(theirs).await;
         let attach = peer.answer(Reply::Attach { qid: qid() });
         assert!(matches!(attach.await, Request::Attach { .. }));
         peer
@@ -176,6 +182,43 @@ fn what_is_no_9p_server_is_refused() {
         let (ours, _theirs) = tokio::io::duplex(1 << 16);
         let error = Connection::new(ours, &Options::default()).await.err();
         assert_eq!(error.unwrap().failure.message, "the server does not answer");
+    });
+}
+
+#[test]
+fn what_is_wanted_first_goes_with_the_attach() {
+    clock(async {
+        for refused in [false, true] {
+            let (ours, theirs) = tokio::io::duplex(1 << 16);
+            let server = tokio::spawn(async move {
+                let mut peer = accepted(theirs).await;
+                let asked = [peer.take().await, peer.take().await];
+                let names = asked.each_ref().map(|(_, request)| request.name());
+                assert_eq!(names, ["attach", "walk"]);
+                let qids = vec![qid()];
+                let unknown = Reply::Lerror {
+                    errno: 9,
+                    failure: None,
+                };
+                let answers = match refused {
+                    false => [Reply::Attach { qid: qid() }, Reply::Walk { qids }],
+                    true => [oops(), unknown],
+                };
+                for ((tag, _), answer) in asked.into_iter().zip(answers) {
+                    peer.say(tag, answer).await;
+                }
+                peer
+            });
+            let options = Options::default();
+            let found = Connection::with(ours, &options, async |connection| {
+                connection.find(connection.root(), b"a").await
+            });
+            match found.await {
+                Ok(_) => assert!(!refused),
+                Err(error) => assert_eq!(error.failure.message, "oops", "of the attach"),
+            }
+            server.await.unwrap();
+        }
     });
 }
 
@@ -415,18 +458,21 @@ fn reading_ahead_follows_short_answers() {
             peer.answer(Reply::Walk { qids: vec![qid()] }).await;
             let (qid, iounit) = (qid(), 4);
             peer.answer(Reply::Lopen { qid, iounit }).await;
-            // Asked for before the unit was known.
-            assert_eq!(peer.read(b"ab").await.0, 0);
+            // Asked for before the unit was known, with one ahead.
+            let (first, unit) = peer.read(b"ab").await;
+            assert_eq!(first, 0);
+            match peer.answer(oops()).await {
+                Request::Read { offset, .. } => assert_eq!(offset, u64::from(unit)),
+                other => panic!("{other:?}"),
+            }
             assert_eq!(peer.read(b"cdef").await, (2, 4));
             assert_eq!(peer.read(b"gh").await, (6, 4));
-            // Sent ahead, to where nothing follows.
-            peer.answer(oops()).await;
-            assert_eq!(peer.read(b"i").await, (8, 4));
-            assert_eq!(peer.read(b"").await, (9, 4));
+            // That there is no more is said to the one sent ahead.
+            assert_eq!(peer.read(b"").await, (10, 4));
             peer
         });
         let text = file.pull(0, None).rest(100).await.unwrap();
-        assert_eq!(text, b"abcdefghi");
+        assert_eq!(text, b"abcdefgh");
         server.await.unwrap();
     });
 }

@@ -177,13 +177,18 @@ impl File {
 
     /// Reads it from a place on, with reads ahead of what is taken.
     pub fn pull(self, from: u64, size: Option<u64>) -> Pull {
+        let least = match size {
+            None if self.connection.is_ours() => 2,
+            _ => 1,
+        };
         Pull {
             file: self,
             size,
             asked: from,
             taken: from,
             under_way: VecDeque::new(),
-            depth: 1,
+            least,
+            depth: least,
             ended: false,
         }
     }
@@ -197,7 +202,9 @@ fn too_long(most: usize) -> Error {
 }
 
 /// Reads a file in sequence. Of a file that can be read at any place its size
-/// is known; of a computed one it is not, and an empty read is its end.
+/// is known; of a computed one it is not, and an empty read is its end. With a
+/// server of ours that read goes ahead of the answer to the one before it: it
+/// says where the file is at its end, and else that it was for the wrong place.
 pub struct Pull {
     file: File,
     size: Option<u64>,
@@ -208,6 +215,8 @@ pub struct Pull {
     under_way: VecDeque<(u32, Ticket)>,
     /// How many reads may be under way: more as they come back full.
     depth: usize,
+    /// And at first.
+    least: usize,
     ended: bool,
 }
 
@@ -248,11 +257,15 @@ impl Pull {
         self.taken += data.len() as u64;
         if data.len() < count as usize {
             // The reads behind it were for places that do not follow.
-            for (_, ticket) in self.under_way.drain(..) {
-                ticket.ignore();
+            let mut behind = self.under_way.drain(..);
+            let next = behind.next().filter(|_| self.size.is_none());
+            behind.for_each(|(_, ticket)| ticket.ignore());
+            if let Some((count, ticket)) = next {
+                let told = ticket.data(count).await;
+                self.ended = told.is_ok_and(|data| data.is_empty());
             }
             self.asked = self.taken;
-            self.depth = 1;
+            self.depth = self.least;
         } else {
             self.depth = (self.depth * 2).min(DEPTH);
         }
@@ -266,7 +279,7 @@ impl Pull {
                 _ => Ok(None),
             };
         }
-        self.ended = self.size == Some(self.taken);
+        self.ended |= self.size == Some(self.taken);
         self.ahead().await?;
         Ok(Some(data))
     }
