@@ -3,6 +3,7 @@
 //! A behaviour not tested here is not promised. The cases of the ancestor's
 //! client tests come first, under their names; then what dk adds.
 
+use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -144,6 +145,20 @@ pub enum Do {
 
 pub fn write(at: &'static str, text: &str) -> Do {
     Do::Write(at, text.into())
+}
+
+/// Reads what is at hand of a file while nothing else happens: this thread
+/// drives all there is, and waits for nothing but this.
+pub fn at_hand(mut reader: Box<dyn Read + Send>) -> (Vec<u8>, Box<dyn Read + Send>) {
+    let (give, given) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut start = vec![0; AT_HAND];
+        reader.read_exact(&mut start).unwrap();
+        // Whoever waited long enough is gone.
+        let _ = give.send((start, reader));
+    });
+    let long = Duration::from_secs(20);
+    given.recv_timeout(long).expect("it is at hand")
 }
 
 /// Makes a source of edits.

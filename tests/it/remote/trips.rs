@@ -14,7 +14,7 @@ use futures_util::TryStreamExt as _;
 use futures_util::future::try_join_all;
 use tokio::time::Instant;
 
-use crate::client_contract::{branch, path};
+use crate::client_contract::{at_hand, branch, path};
 use crate::remote::cuts::ticking;
 use crate::remote::proxy::Proxy;
 use crate::remote::served::Served;
@@ -41,6 +41,10 @@ impl Far {
 }
 
 fn far(test: impl AsyncFnOnce(Far)) {
+    far_with(Options::default(), test);
+}
+
+fn far_with(options: Options, test: impl AsyncFnOnce(Far)) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .start_paused(true)
@@ -50,7 +54,7 @@ fn far(test: impl AsyncFnOnce(Far)) {
         let served = Served::memory();
         let proxy = Proxy::new(&served, DELAY);
         let begun = Instant::now();
-        let remote = proxy.remote(Options::default()).await;
+        let remote = proxy.remote(options).await;
         // The dialect, and all else.
         assert_eq!(begun.elapsed(), 2 * 2 * DELAY);
         let _proxy = proxy.clone();
@@ -164,5 +168,20 @@ fn a_large_file_goes_both_ways() {
             std::io::copy(&mut reader, &mut std::io::sink()).unwrap()
         });
         assert_eq!(ticking(read).await, SIZE);
+    });
+}
+
+#[test]
+fn the_beginning_of_a_file_is_at_hand_in_small_messages_too() {
+    let mut options = Options::default();
+    options.connection.msize = 16 << 10;
+    far_with(options, async |far| {
+        let dk: &dyn Client = &far.remote;
+        let main = branch("main");
+        let edit = dk.edit(&main, many(1, 200_000), CommitOptions::default());
+        let at = At::Commit(edit.await.unwrap());
+        let reader = dk.open(&at, &file(0)).await.unwrap();
+        let (start, _) = at_hand(reader);
+        assert!(start.chunks_exact(2).all(|line| line == b"0\n"));
     });
 }
