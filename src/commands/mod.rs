@@ -103,7 +103,7 @@ impl Cli {
         let commands = all.get_subcommands().filter(|it| named(it)).cloned();
         let lean = clap::Command::new("dk").disable_help_subcommand(true);
         let lean = <Global as clap::Args>::augment_args(lean).subcommands(commands);
-        Self::from_arg_matches(&lean.try_get_matches_from(line)?)
+        Self::from_arg_matches_mut(&mut lean.try_get_matches_from(line)?)
     }
 
     /// Tells whether it goes on for long and works for many at a time.

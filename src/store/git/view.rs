@@ -20,6 +20,9 @@ use super::unpack::Pack;
 /// Two changes of a directory closer than this may show one time only.
 const SETTLED: Duration = Duration::from_secs(2);
 
+/// Where an object directory names others (gitrepository-layout).
+const ALTERNATES: &str = "info/alternates";
+
 /// What was on disk at one time.
 pub(super) struct View {
     pub number: u64,
@@ -45,14 +48,24 @@ type Stamp = Vec<Option<SystemTime>>;
 
 impl View {
     pub fn now(dir: &Path, number: u64) -> Result<Self> {
-        let mut places = vec![dir.to_owned()];
-        let current = std::env::current_dir().unwrap_or_default();
-        let alternates = gix::odb::alternate::resolve(dir.to_owned(), &current).map_err(
-            Error::failed(format!("cannot find the alternates of {}", dir.display())),
-        )?;
-        places.extend(alternates);
-        let now = SystemTime::now();
-        let stamp = stamp(&places);
+        let (places, now, stamp) = loop {
+            let alternates = time(&dir.join(ALTERNATES));
+            let mut places = vec![dir.to_owned()];
+            if alternates.is_some() {
+                let current = std::env::current_dir().unwrap_or_default();
+                let found = gix::odb::alternate::resolve(dir.to_owned(), &current);
+                places.extend(found.map_err(Error::failed(format!(
+                    "cannot find the alternates of {}",
+                    dir.display()
+                )))?);
+            }
+            let now = SystemTime::now();
+            let stamp = stamp(&places);
+            // Else they came or went just now.
+            if stamp.get(1) == Some(&alternates) {
+                break (places, now, stamp);
+            }
+        };
         let (names, indexes) = names(&places);
         Ok(Self {
             number,
@@ -120,18 +133,16 @@ impl View {
     }
 }
 
+fn time(path: &Path) -> Option<SystemTime> {
+    fs::metadata(path).and_then(|meta| meta.modified()).ok()
+}
+
 fn stamp(places: &[PathBuf]) -> Stamp {
-    let time = |path: PathBuf| fs::metadata(path).and_then(|meta| meta.modified()).ok();
     let mut stamp: Stamp = places
         .iter()
-        .flat_map(|place| {
-            [
-                time(place.join("pack")),
-                time(place.join("info/alternates")),
-            ]
-        })
+        .flat_map(|place| [time(&place.join("pack")), time(&place.join(ALTERNATES))])
         .collect();
-    stamp.extend(places.first().map(|dir| time(shallow_path(dir))));
+    stamp.extend(places.first().map(|dir| time(&shallow_path(dir))));
     stamp
 }
 
@@ -156,9 +167,7 @@ fn names(places: &[PathBuf]) -> (u64, Vec<PathBuf>) {
     let mut hasher = DefaultHasher::new();
     let mut indexes = Vec::new();
     for place in places {
-        fs::read(place.join("info/alternates"))
-            .ok()
-            .hash(&mut hasher);
+        fs::read(place.join(ALTERNATES)).ok().hash(&mut hasher);
         let folder = place.join("pack");
         let entries = fs::read_dir(&folder);
         let mut names: Vec<_> = entries
