@@ -245,6 +245,8 @@ fn size(delta: &mut &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use gix::zlib::Compression;
+
     use super::*;
 
     fn applied(base: &[u8], delta: &[u8]) -> Option<Vec<u8>> {
@@ -262,6 +264,23 @@ mod tests {
         // No length given: 64 KiB.
         let delta = [0x80, 0x80, 4, 0x80, 0x80, 4, 0x80];
         assert_eq!(applied(&long, &delta).unwrap(), long);
+    }
+
+    #[test]
+    fn a_header_behind_many_codes_is_read() {
+        // All bytes there are, and some far more often: the codes take their room.
+        let content: Vec<u8> = (0..40_000_u32)
+            .map(|number| (number.wrapping_mul(2_654_435_761) >> (8 + number % 17)) as u8)
+            .collect();
+        let header = format!("blob {}\0", content.len());
+        let mut written = Vec::new();
+        let parts = [header.as_bytes(), &content];
+        let best = Compression::new(9).expect("a level");
+        crate::store::git::loose::deflate(best, &parts, &mut written);
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), &written).expect("writes");
+        let found = Unpacker::default().loose_header(file.path());
+        assert_eq!(found, Some((ObjectKind::Blob, 40_000)));
     }
 
     #[test]
