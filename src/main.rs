@@ -18,8 +18,8 @@ use tokio::signal::unix::{SignalKind, signal};
 /// How long blocking work may go on after a signal before it is abandoned.
 const GRACE: Duration = Duration::from_millis(250);
 
-/// The one function of the C library's libm that anything here calls (tokio,
-/// for its statistics): with our own, the library is not found, mapped and
+/// The one function of the C library's libm that anything here calls (tokio and
+/// others, for their statistics): with our own, the library is not found, mapped and
 /// prepared at each start, which is 0.09 of a small command's 1.5 ms.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[allow(unsafe_code)]

@@ -37,8 +37,6 @@ pub(super) const AHEAD: usize = 16;
 
 /// How many bytes are read at once.
 const PIECE: usize = 128 * 1024;
-/// And at first.
-const FIRST: usize = 4096;
 
 /// What is no larger is written without a thread, where stdout has room for it:
 /// that it is no larger is found by reading one byte more.
@@ -111,12 +109,13 @@ impl Opened<'_> {
         let mut start = Vec::new();
         let read = reader.by_ref().take(room + 1).read_to_end(&mut start);
         read.with_context(|| format!("cannot read {path}"))?;
-        let small = start.len() as u64 <= room;
-        let reader = Box::new(io::Cursor::new(start).chain(reader));
         let (ui, at) = (session.ui.clone(), self.at);
-        if small {
-            return copy(&ui, reader, &at, &path);
+        if start.len() as u64 <= room {
+            let mut out = ui.content();
+            out.write_all(&start)?;
+            return Ok(out.flush()?);
         }
+        let reader = Box::new(io::Cursor::new(start).chain(reader));
         blocking(move || copy(&ui, reader, &at, &path)).await
     }
 }
@@ -136,17 +135,11 @@ fn copy(ui: &Ui, mut reader: Box<dyn Read + Send>, at: &At, path: &TreePath) -> 
         return ui.show(&record, |_, _| Ok(()));
     }
     let mut out = ui.content();
-    // Most files are small, and memory never written to costs nothing.
-    let mut piece = vec![0; FIRST];
+    let mut piece = vec![0; PIECE];
     loop {
         match reader.read(&mut piece) {
             Ok(0) => break,
-            Ok(length) => {
-                out.write_all(&piece[..length])?;
-                if length == FIRST {
-                    piece = vec![0; PIECE];
-                }
-            }
+            Ok(length) => out.write_all(&piece[..length])?,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
             Err(error) => {
                 return Err(anyhow::Error::new(error).context(format!("cannot read {path}")));

@@ -237,8 +237,11 @@ fn one_by_one(place: &Place, report: &mut Report, subjects: &Subjects, processor
     let rounds = place.choose(2_000, 20_000);
     for (kind, wire) in KINDS {
         let (mut dk, mut diod) = subjects.clients_at(wire, subjects.root_of(kind));
-        let (mut bare, mut same, mut soft) =
-            processors.answer(|| (echo(Wire::Tcp), echo(wire), echo_by_tokio(wire)));
+        let (mut bare, mut soft) = processors.answer(|| (echo(Wire::Tcp), echo_by_tokio(wire)));
+        let mut socket = match wire {
+            Wire::Unix => Some(processors.answer(|| echo(wire))),
+            Wire::Tcp => None,
+        };
         open_all(&mut dk);
         diod.iter_mut().for_each(open_all);
         for (name, question) in QUESTIONS {
@@ -256,8 +259,10 @@ fn one_by_one(place: &Place, report: &mut Report, subjects: &Subjects, processor
                 for _ in 0..BURST {
                     limit.add(timed(|| bare.turn()));
                 }
-                for _ in 0..BURST {
-                    wired.add(timed(|| same.turn()));
+                if let Some(socket) = &mut socket {
+                    for _ in 0..BURST {
+                        wired.add(timed(|| socket.turn()));
+                    }
                 }
                 for _ in 0..BURST {
                     runtime.add(timed(|| soft.turn()));
@@ -266,7 +271,7 @@ fn one_by_one(place: &Place, report: &mut Report, subjects: &Subjects, processor
             let name = format!("9p-{kind}{name}-{}-{}", wire.name(), processors.name());
             let bare = Some((LOOPBACK, limit.p50() * question.trips()));
             report.times(&name, ours.p50(), bare, Need::AtMost(1.5));
-            if matches!(wire, Wire::Unix) {
+            if socket.is_some() {
                 let peer = Some(("a bare Unix socket", wired.p50() * question.trips()));
                 report.times(&format!("{name}-socket"), ours.p50(), peer, Need::Nothing);
             }

@@ -177,20 +177,17 @@ impl File {
 
     /// Reads it from a place on, with reads ahead of what is taken.
     pub fn pull(self, from: u64, size: Option<u64>) -> Pull {
-        let least = match size {
-            None if self.connection.is_ours() => 2,
-            _ => 1,
-        };
-        Pull {
+        let mut pull = Pull {
             file: self,
             size,
             asked: from,
             taken: from,
             under_way: VecDeque::new(),
-            least,
-            depth: least,
+            depth: 1,
             ended: false,
-        }
+        };
+        pull.depth = pull.least();
+        pull
     }
 }
 
@@ -215,12 +212,18 @@ pub struct Pull {
     under_way: VecDeque<(u32, Ticket)>,
     /// How many reads may be under way: more as they come back full.
     depth: usize,
-    /// And at first.
-    least: usize,
     ended: bool,
 }
 
 impl Pull {
+    /// Returns how many reads are under way at first.
+    fn least(&self) -> usize {
+        match self.size {
+            None if self.file.connection.is_ours() => 2,
+            _ => 1,
+        }
+    }
+
     /// Sends the reads that may be under way.
     pub async fn ahead(&mut self) -> Result<()> {
         let strict = self.size.is_none() && !self.file.connection.is_ours();
@@ -265,7 +268,7 @@ impl Pull {
                 self.ended = told.is_ok_and(|data| data.is_empty());
             }
             self.asked = self.taken;
-            self.depth = self.least;
+            self.depth = self.least();
         } else {
             self.depth = (self.depth * 2).min(DEPTH);
         }
