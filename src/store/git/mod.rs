@@ -15,6 +15,7 @@ mod graph;
 mod identity;
 mod init;
 mod known;
+mod locate;
 mod lock;
 mod loose;
 mod moves;
@@ -38,7 +39,7 @@ mod view;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
 use crate::model::{HashKind, ObjectId};
@@ -50,6 +51,7 @@ use crate::store::{Error, Result};
 use bulk::GitBulk;
 use durable::{Keeping, Shared, Written};
 pub use identity::user;
+use locate::{Located, locate};
 use loose::{Blob, Loose};
 use moves::Prepared;
 use objects::{Indexes, Objects};
@@ -68,8 +70,8 @@ pub struct Git {
     objects: Objects,
     loose: Loose,
     refs: Refs,
-    /// As it was opened, and when: see `repository`.
-    opened: Mutex<Option<(Instant, gix::Repository)>>,
+    /// The configuration it was opened with, and when: see `repository`.
+    opened: Mutex<Option<(Instant, Arc<gix::config::File>)>>,
     /// What tells it from every other: as long as it is open, the same.
     id: OnceLock<String>,
 }
@@ -81,38 +83,37 @@ impl Git {
     /// None there: [`Error::NotFound`]. Of a format dk cannot write:
     /// [`Error::Unsupported`]. Somebody else's: [`Error::Denied`].
     pub fn open(path: &Path, durability: Durability, discover: bool) -> Result<Self> {
-        let repo = locate(&absolute(path)?, discover)?;
-        let repo = repo.to_thread_local();
-        let hash = match repo.object_hash() {
-            gix::hash::Kind::Sha256 => HashKind::Sha256,
-            _ => HashKind::Sha1,
-        };
-        let common = absolute(repo.common_dir())?;
-        let dir = common.join("objects");
+        let found = locate(&absolute(path)?, discover)?;
+        let Located {
+            common_dir,
+            hash,
+            config,
+            ..
+        } = found;
+        let dir = common_dir.join("objects");
         let loose = Loose {
             hash,
-            keeping: keeping(&repo, durability),
-            level: level(&repo),
+            keeping: keeping(&config, durability),
+            level: level(&config),
             dir: dir.clone(),
         };
-        let enabled = |key| repo.config_snapshot().boolean(key).unwrap_or(true);
+        let enabled = |key: &str| config.boolean(key).ok().flatten().unwrap_or(true);
         let indexes = Indexes {
             multi_pack: enabled("core.multiPackIndex"),
             commit_graph: enabled("core.commitGraph"),
         };
-        let git_dir = absolute(repo.git_dir())?;
-        let refs = Refs::open(&git_dir, &common, hash, durability)?;
-        if git_dir == common {
+        let refs = Refs::open(&found.git_dir, &common_dir, hash, durability)?;
+        if found.git_dir == common_dir {
             // Read just now; a linked work tree's would differ.
-            refs.set_settings(Settings::of(&repo.config_snapshot(), &common));
+            refs.set_settings(Settings::of(&config, &common_dir));
         }
         Ok(Self {
-            path: absolute(repo.workdir().unwrap_or(repo.git_dir()))?,
+            path: found.work_tree.unwrap_or(found.git_dir),
             hash,
             objects: Objects::new(dir, hash, indexes)?,
             loose,
             refs,
-            opened: Mutex::new(Some((Instant::now(), repo))),
+            opened: Mutex::new(Some((Instant::now(), config))),
             id: OnceLock::new(),
         })
     }
@@ -281,8 +282,8 @@ fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).map_err(Error::io(format!("cannot find {}", path.display())))
 }
 
-fn keeping(repo: &gix::Repository, durability: Durability) -> Keeping {
-    let shared = repo.config_snapshot().string("core.sharedRepository");
+fn keeping(config: &gix::config::File, durability: Durability) -> Keeping {
+    let shared = config.string("core.sharedRepository");
     Keeping {
         sync: durability == Durability::Strict,
         shared: shared.map_or(Shared::Umask, |value| Shared::parse(&value.to_string())),
@@ -290,47 +291,10 @@ fn keeping(repo: &gix::Repository, durability: Durability) -> Keeping {
 }
 
 /// How hard to compress loose objects, as git-config(1) says.
-fn level(repo: &gix::Repository) -> Option<gix::zlib::Compression> {
-    let config = repo.config_snapshot();
-    let level = config
-        .integer("core.looseCompression")
-        .or_else(|| config.integer("core.compression"));
-    match level {
+fn level(config: &gix::config::File) -> Option<gix::zlib::Compression> {
+    let number = |key: &str| config.integer(key).ok().flatten();
+    match number("core.looseCompression").or_else(|| number("core.compression")) {
         Some(-1) => Some(gix::zlib::Compression::DEFAULT),
         level => gix::zlib::Compression::new(level?.try_into().ok()?),
     }
-}
-
-fn options() -> gix::open::Options {
-    gix::open::Options::default().bail_if_untrusted(true)
-}
-
-fn locate(path: &Path, discover: bool) -> Result<gix::ThreadSafeRepository> {
-    // Only its configuration is read; objects have a store of their own.
-    let options = || options().object_store_slots(gix::odb::store::init::Slots::Given(0));
-    let found = if discover {
-        let mapping = gix::sec::trust::Mapping {
-            full: options(),
-            reduced: options(),
-        };
-        let upwards = gix::discover::upwards::Options::default().apply_environment();
-        gix::ThreadSafeRepository::discover_opts(path, upwards, mapping)
-    } else {
-        options().open(path)
-    };
-    found.map_err(|error| unopened(path, error))
-}
-
-fn unopened(path: &Path, error: gix::Error) -> Error {
-    let shown = path.display();
-    if error.is_permission_denied() && error.downcast_any_ref::<std::io::Error>().is_none() {
-        return Error::Denied {
-            message: format!("the repository at {shown} belongs to another user"),
-            hint: format!("to trust it: git config --global --add safe.directory {shown}"),
-        };
-    }
-    if error.is_not_found() {
-        return Error::NotFound(format!("a repository at {shown}"));
-    }
-    Error::failed(format!("cannot open the repository at {shown}"))(error)
 }

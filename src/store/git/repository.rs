@@ -7,7 +7,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use crate::model::ObjectId;
@@ -16,6 +16,7 @@ use crate::store::engine::{Advertised, Durability, Engine as _, ObjectKind, Repo
 use crate::store::{Error, Result};
 
 use super::folders::sync_dir;
+use super::locate::{locate, options};
 use super::{Git, fetch, identity, programs, remotes};
 
 /// How many tags of tags are followed.
@@ -24,7 +25,7 @@ const MAX_TAGS: usize = 32;
 impl Git {
     /// Opens the repository with its configuration as it is now.
     pub(super) fn reopen(&self) -> Result<gix::Repository> {
-        super::options()
+        options()
             .open(&self.refs.git_dir)
             .map(|repo| repo.to_thread_local())
             .map_err(Error::failed(format!(
@@ -33,14 +34,14 @@ impl Git {
             )))
     }
 
-    /// Returns the repository for its configuration: what was read a moment ago
-    /// at its opening, else as it is now. It is not for reading objects.
-    fn configured(&self) -> Result<gix::Repository> {
+    /// Returns the configuration: what was read a moment ago at the opening, else
+    /// as it is now.
+    fn configured(&self) -> Result<Arc<gix::config::File>> {
         const MOMENT: Duration = Duration::from_secs(1);
         let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         match &*opened {
-            Some((at, repo)) if at.elapsed() < MOMENT => Ok(repo.clone()),
-            _ => self.reopen(),
+            Some((at, config)) if at.elapsed() < MOMENT => Ok(Arc::clone(config)),
+            _ => Ok(locate(&self.refs.git_dir, false)?.config),
         }
     }
 
@@ -102,8 +103,7 @@ impl Repository for Git {
 
     fn identity(&self) -> Result<(Option<String>, Option<String>)> {
         identity::known(|name, email| {
-            let repo = self.configured()?;
-            let config = repo.config_snapshot();
+            let config = self.configured()?;
             let text = |key| identity::filled(&config.string(key)?.to_string());
             Ok((text(name), text(email)))
         })
@@ -147,8 +147,7 @@ impl Repository for Git {
     }
 
     fn config(&self, key: &str) -> Result<Option<String>> {
-        let repo = self.configured()?;
-        let value = repo.config_snapshot().string(known(key)?);
+        let value = self.configured()?.string(known(key)?);
         Ok(value.map(|value| value.to_string()))
     }
 
@@ -164,8 +163,7 @@ impl Repository for Git {
 
     fn hide_refs(&self, prefix: &str) -> Result<()> {
         const KEY: &str = "transfer.hideRefs";
-        let repo = self.configured()?;
-        let hidden = repo.config_snapshot().plumbing().strings(KEY);
+        let hidden = self.configured()?.strings(KEY);
         if hidden.is_some_and(|hidden| hidden.iter().any(|value| value == prefix)) {
             return Ok(());
         }
