@@ -87,6 +87,38 @@ fn edits_in_many_processes_are_one_commit() {
 }
 
 #[test]
+fn git_shows_an_open_transaction_as_a_commit() {
+    let sandbox = Sandbox::with_store();
+    sandbox.commit("master", "first", &[("a", "1\n"), ("d/b", "2\n")]);
+    let objects = || {
+        let count = sandbox.git(["-C", "db.git", "count-objects"]);
+        let number = count.split(' ').next().expect("a number");
+        number.parse::<usize>().expect("a number")
+    };
+    let before = objects();
+    let tx = sandbox.ok(["tx", "begin", "master"]);
+    assert_eq!(objects() - before, 1, "no more than its commit");
+    sandbox.ok_with("3\n", ["tx", "write", &tx, "d/b"]);
+    assert_eq!(objects() - before, 5, "blob, two trees, its commit");
+    let name = format!("refs/dk/tx/{tx}");
+    let shown = sandbox.git([
+        "-C",
+        "db.git",
+        "show",
+        "--format=%an %s",
+        "--name-status",
+        &name,
+    ]);
+    assert_eq!(
+        shown,
+        format!("Ada dk transaction {tx} on master\n\nM\td/b")
+    );
+    sandbox.ok(["tx", "commit", &tx, "-m", "m"]);
+    let fsck = ["-C", "db.git", "fsck", "--strict", "--no-dangling"];
+    assert_eq!(sandbox.git(fsck), "");
+}
+
+#[test]
 fn modes() {
     let sandbox = begun();
     sandbox.write("run", "");

@@ -223,7 +223,8 @@ fn all_is_on_disk_before_what_relies_on_it() {
     seen(&["put", "master:large", "large"], 3, 1);
     // Pack and index, trees or commit beside them.
     seen(&["import", "master:i", "folder"], 3, 1);
-    let tx = seen(&["tx", "begin", "master"], 2, 1);
+    let tx = seen(&["tx", "begin", "master"], 1, 1);
+    // The tree and the commit: the blob is there.
     seen(&["tx", "write", &tx, "n", "folder/7"], 2, 1);
     // The transaction before and after, and the branch.
     seen(&["tx", "commit", &tx, "-m", "m"], 2, 3);

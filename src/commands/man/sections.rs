@@ -75,7 +75,7 @@ Environment:
 
 Files:
   refs/heads/\tthe branches
-  refs/dk/tx/\topen transactions; see dk-tx(1). Git does not fetch, push or show them by itself.
+  refs/dk/tx/\topen transactions, each a commit that git show knows; see dk-tx(1). Git does not fetch, push or show them by itself.
   config\tdk.denyCurrentBranch, remotes, user.name and user.email; see git-config(1)
 ";
 

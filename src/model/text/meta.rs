@@ -1,4 +1,4 @@
-//! The `meta` file of a durable transaction, the record made of it, and what a
+//! What a durable transaction says of itself, the record made of it, and what a
 //! merge came to, which tells conflicts in the same words.
 
 use crate::model::request::Merged;
@@ -9,8 +9,8 @@ use crate::model::{
 
 use super::{Malformed, Taken, read_signature, take_sized, unquote, write_signature};
 
-/// The `meta` file of a durable transaction, in the style of a commit object:
-/// one `key value` a line, a blank line, then the message.
+/// What a durable transaction says of itself besides its tree, in the style of
+/// a commit object: one `key value` a line, a blank line, then the message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Meta {
     pub branch: BranchName,
@@ -25,7 +25,7 @@ pub struct Meta {
     pub message: Vec<u8>,
 }
 
-/// Prints a `meta` file. Its first line is the version of the format.
+/// Prints what a transaction says of itself. The first line is the version of the format.
 pub fn write_meta(meta: &Meta) -> Vec<u8> {
     let mut out = b"transaction 1\nbranch ".to_vec();
     out.extend_from_slice(meta.branch.as_bytes());
@@ -68,7 +68,7 @@ pub fn write_meta(meta: &Meta) -> Vec<u8> {
     out
 }
 
-/// Parses a `meta` file; `None` where it is not one, or of a later version.
+/// Parses what [`write_meta`] gives; `None` where it is not one, or of a later version.
 pub fn read_meta(text: &[u8]) -> Option<Meta> {
     let split = text.windows(2).position(|pair| pair == b"\n\n")?;
     let (head, message) = (&text[..split], &text[split + 2..]);
@@ -190,7 +190,7 @@ fn read_conflict(words: &[&str]) -> Option<Conflict> {
 }
 
 /// Appends a transaction as a record: `ID transaction SIZE`, a line `tree ID`
-/// and the `meta` file, and a newline.
+/// and what [`write_meta`] gives, and a newline.
 pub fn write_transaction(out: &mut Vec<u8>, transaction: &Transaction) {
     let author = Signature {
         time: transaction.begun,

@@ -1,8 +1,9 @@
 //! Transactions that outlive a process.
 //!
-//! `refs/dk/tx/ID` points to a commit whose tree holds `rw` (the tree as it
-//! stands) and `meta` (`model::text::Meta`); its parents keep alive what the
-//! transaction names: base, parents to be, both sides and base of its merge.
+//! `refs/dk/tx/ID` points to a commit: its tree is the transaction's as it stands,
+//! its message a title and what is to be known besides (`model::text::Meta`), so
+//! that a change is one object more than what it changes; its parents keep alive
+//! what the transaction names: base, parents to be, both sides and base of its merge.
 //! An edit is durable when the call returns; concurrent edits are applied one
 //! after the other, again where the ref moved.
 //!

@@ -7,10 +7,10 @@ use quick_cache::UnitWeighter;
 use quick_cache::sync::Cache;
 
 use crate::model::text::{Meta, read_meta, write_meta};
-use crate::model::{Commit, Entry, Mode, ObjectId, Signature, State, Transaction, TransactionId};
+use crate::model::{Commit, ObjectId, Signature, State, Transaction, TransactionId};
 use crate::store::cache::cache;
 use crate::store::engine::{Expected, HeadMove, HeadName, ObjectKind};
-use crate::store::objects::{Fresh, corrupt, push_entry, write_commit};
+use crate::store::objects::{Fresh, corrupt, write_commit};
 use crate::store::{Error, Result, Store};
 
 pub const PREFIX: &str = "refs/dk/tx/";
@@ -78,28 +78,9 @@ impl Store {
         let text = write_meta(meta);
         // What a reader of it would find.
         let read = read_meta(&text);
-        let text = fresh.add(hash, ObjectKind::Blob, text)?;
         if *tree == self.objects.empty_tree() {
             fresh.add(hash, ObjectKind::Tree, Vec::new())?;
         }
-        let mut raw = Vec::new();
-        push_entry(
-            &mut raw,
-            b"meta",
-            &Entry {
-                mode: Mode::FILE,
-                id: text,
-            },
-        );
-        push_entry(
-            &mut raw,
-            b"rw",
-            &Entry {
-                mode: Mode::DIR,
-                id: *tree,
-            },
-        );
-        let root = fresh.add(hash, ObjectKind::Tree, raw)?;
         let mut parents: Vec<ObjectId> = Vec::new();
         let merge = meta
             .merge
@@ -128,13 +109,14 @@ impl Store {
             time: meta.edited,
             ..meta.author.clone()
         };
+        let title = format!("dk transaction {id} on {}\n\n", meta.branch);
         let commit = Commit {
-            id: root,
-            tree: root,
+            id: *tree,
+            tree: *tree,
             parents,
             author: meta.author.clone(),
             committer: who,
-            message: format!("dk transaction {id} on {}\n", meta.branch).into_bytes(),
+            message: [title.as_bytes(), &text].concat(),
         };
         let at = fresh.add(hash, ObjectKind::Commit, write_commit(&commit))?;
         if let Some(meta) = read {
@@ -177,12 +159,10 @@ impl Store {
 
     fn read_at(&self, id: TransactionId, at: ObjectId) -> Result<Stored> {
         let wrong = |why: &str| corrupt(&at, &format!("transaction {id}: {why}"));
-        let root = self.objects.tree_once(&self.objects.commit(&at)?.tree)?;
-        let meta = root.get(b"meta").ok_or_else(|| wrong("it has no meta"))?;
-        let tree = root.get(b"rw").filter(|entry| entry.mode.is_dir());
-        let tree = tree.ok_or_else(|| wrong("it has no tree"))?.id;
-        let meta = read_meta(&self.objects.blob(&meta.id)?)
-            .ok_or_else(|| wrong("its meta is of another version, or damaged"))?;
+        let Commit { tree, message, .. } = self.objects.commit(&at)?;
+        let title = message.windows(2).position(|pair| pair == b"\n\n");
+        let meta = title.and_then(|end| read_meta(&message[end + 2..]));
+        let meta = meta.ok_or_else(|| wrong("it is of another version, or damaged"))?;
         self.transactions.keep(at, &meta, tree);
         Ok(Stored { id, at, meta, tree })
     }
