@@ -17,6 +17,7 @@ use crate::store::engine::{Object, ObjectHasher, ObjectKind, hash_object};
 use crate::store::{Error, Result, content};
 use gix::zlib::stream::deflate::{self, Compress, FlushCompress};
 use gix::zlib::{Compression, Status};
+use zlib_rs::adler32::adler32;
 
 use super::durable::{Keeping, Written};
 use super::objects::loose_path;
@@ -278,22 +279,17 @@ pub(super) fn cannot_write(path: &Path) -> impl FnOnce(io::Error) -> Error {
 /// Frames `parts`, one after the other and less than 64 KiB, as one stream that
 /// is not compressed (RFC 1950 and 1951, 3.2.4) into `out`.
 fn store(parts: &[&[u8]], out: &mut Vec<u8>) {
-    const MODULUS: u64 = 65521;
     let length = parts.iter().map(|part| part.len() as u16).sum::<u16>();
     out.clear();
     out.extend_from_slice(&[0x78, 0x01, 1]);
     out.extend_from_slice(&length.to_le_bytes());
     out.extend_from_slice(&(!length).to_le_bytes());
-    let (mut sum, mut sums) = (1_u64, 0_u64);
+    let mut sum = 1;
     for part in parts {
         out.extend_from_slice(part);
-        for byte in *part {
-            sum += u64::from(*byte);
-            sums += sum;
-        }
+        sum = adler32(sum, part);
     }
-    let adler = ((sums % MODULUS) << 16) | (sum % MODULUS);
-    out.extend_from_slice(&(adler as u32).to_be_bytes());
+    out.extend_from_slice(&sum.to_be_bytes());
 }
 
 /// Compresses `parts`, one after the other, as one stream into `out`.
