@@ -14,6 +14,7 @@ use quick_cache::sync::Cache;
 
 use crate::model::ObjectId;
 use crate::store::cache::cache;
+use crate::store::engine::ObjectStream;
 use crate::store::{self, Store, face};
 
 use super::files::{range, slice};
@@ -96,8 +97,16 @@ struct Kept {
     id: ObjectId,
     at: u64,
     size: u64,
-    stream: Box<dyn Read + Send>,
+    stream: Box<dyn ObjectStream>,
     counted: Counted,
+}
+
+impl Kept {
+    /// Returns the stream for the next read, where there is one and room for it.
+    fn on(self) -> Option<Self> {
+        let many = self.counted.0.load(Ordering::Acquire) > READERS;
+        (self.at < self.size && !many).then_some(self)
+    }
 }
 
 /// Counts a stream for as long as it lives.
@@ -150,7 +159,19 @@ impl Blobs {
         if let Some(content) = self.cache.get(id) {
             return slice(&content, offset, count);
         }
-        let kept = reader.0.take().filter(|kept| kept.id == *id);
+        let mut kept = reader.0.take().filter(|kept| kept.id == *id);
+        let mut begun = None;
+        if let Some(stream) = kept.as_mut().filter(|kept| kept.at == offset) {
+            let (start, end) = range(stream.size, offset, count)?;
+            let mut data = self.buffers.take((end - start) as usize);
+            let ready = stream.stream.read_ready(&mut data.bytes[..data.length]);
+            stream.at += ready as u64;
+            if ready == data.length {
+                reader.0 = kept.and_then(Kept::on);
+                return Ok(Bytes::from_owner(data));
+            }
+            begun = Some((data, ready));
+        }
         let id = *id;
         let (readers, buffers) = (self.readers.clone(), self.buffers.clone());
         let work = move |store: &Arc<Store>| -> store::Result<_> {
@@ -165,12 +186,15 @@ impl Blobs {
                 Ok(range) => range,
                 Err(refused) => return Ok(Found::Refused(refused)),
             };
-            let mut kept = match kept.filter(|kept| kept.at <= start) {
+            let (mut data, ready) =
+                begun.unwrap_or_else(|| (buffers.take((end - start) as usize), 0));
+            let from = start + ready as u64;
+            let mut kept = match kept.filter(|kept| kept.at <= from) {
                 Some(kept) => kept,
                 None => {
                     readers.fetch_add(1, Ordering::AcqRel);
                     let counted = Counted(readers);
-                    let stream = store.objects.open(&id)?;
+                    let stream = store.objects.stream(&id)?;
                     Kept {
                         id,
                         at: 0,
@@ -181,15 +205,12 @@ impl Blobs {
                 }
             };
             let failed = || store::Error::io(format!("cannot read blob {id}"));
-            let skipped = (&mut kept.stream).take(start - kept.at);
+            let skipped = (&mut kept.stream).take(from - kept.at);
             std::io::copy(&mut { skipped }, &mut std::io::sink()).map_err(failed())?;
-            let mut data = buffers.take((end - start) as usize);
-            let into = &mut data.bytes[..data.length];
+            let into = &mut data.bytes[ready..data.length];
             kept.stream.read_exact(into).map_err(failed())?;
             kept.at = end;
-            let many = kept.counted.0.load(Ordering::Acquire) > READERS;
-            let kept = (end < size && !many).then_some(kept);
-            Ok(Found::Part(Bytes::from_owner(data), kept))
+            Ok(Found::Part(Bytes::from_owner(data), kept.on()))
         };
         match face::run(&self.store, work).await? {
             Found::Refused(refused) => Err(refused),

@@ -12,7 +12,7 @@
 //! - heads move by compare-and-swap, all of one call or none;
 //! - every call may come from any thread; it may block.
 
-use std::io::Read;
+use std::io::{Cursor, Read};
 
 use crate::model::request::{Collected, Progress, RemoteInfo};
 use crate::model::{HashKind, ObjectId};
@@ -203,6 +203,20 @@ pub enum Durability {
     None,
 }
 
+/// An object's content, read from its beginning to its end.
+pub trait ObjectStream: Read + Send {
+    /// Reads what can be had without waiting and with little more than copying
+    /// it: as much as fits, or less, or nothing. What is left is for `read`.
+    fn read_ready(&mut self, out: &mut [u8]) -> usize;
+}
+
+impl<T: AsRef<[u8]> + Send> ObjectStream for Cursor<T> {
+    fn read_ready(&mut self, out: &mut [u8]) -> usize {
+        // It never fails.
+        self.read(out).unwrap_or(0)
+    }
+}
+
 /// A place that keeps objects and heads.
 pub trait Engine: Send + Sync + 'static {
     fn hash_kind(&self) -> HashKind;
@@ -233,7 +247,7 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Opens an object's content as a stream; memory stays bounded where the
     /// storage allows (an object kept as a delta is read whole).
-    fn open(&self, id: &ObjectId) -> Result<Option<Box<dyn Read + Send>>>;
+    fn open(&self, id: &ObjectId) -> Result<Option<Box<dyn ObjectStream>>>;
 
     /// Returns up to `limit` ids that begin with these hexadecimal digits.
     fn with_prefix(&self, hex: &str, limit: usize) -> Result<Vec<ObjectId>>;

@@ -13,8 +13,8 @@ use crate::model::request::Expect;
 use crate::model::{HashKind, ObjectId};
 
 use super::engine::{
-    Bulk, Engine, Expected, HeadMove, HeadName, Heads, Object, ObjectKind, Result, Step,
-    bulk_failed, hash_object,
+    Bulk, Engine, Expected, HeadMove, HeadName, Heads, Object, ObjectKind, ObjectStream, Result,
+    Step, bulk_failed, hash_object,
 };
 use super::{Error, content};
 
@@ -92,10 +92,10 @@ impl Engine for Memory {
         Ok(self.get(id).map(|(kind, data)| (kind, data.len() as u64)))
     }
 
-    fn open(&self, id: &ObjectId) -> Result<Option<Box<dyn Read + Send>>> {
+    fn open(&self, id: &ObjectId) -> Result<Option<Box<dyn ObjectStream>>> {
         Ok(self
             .get(id)
-            .map(|(_, data)| Box::new(Cursor::new(data)) as Box<dyn Read + Send>))
+            .map(|(_, data)| Box::new(Cursor::new(data)) as Box<dyn ObjectStream>))
     }
 
     fn with_prefix(&self, hex: &str, limit: usize) -> Result<Vec<ObjectId>> {

@@ -16,7 +16,7 @@ pub use crate::model::text::write_commit;
 use crate::model::{Commit, Entry, HashKind, Mode, ObjectId, TreePath};
 
 use super::cache::cache;
-use super::engine::{Engine, Object, ObjectKind, hash_object};
+use super::engine::{Engine, Object, ObjectKind, ObjectStream, hash_object};
 use super::{Error, Result};
 
 /// Bytes of parsed trees kept.
@@ -333,7 +333,13 @@ impl Objects {
         Ok(raw)
     }
 
+    /// Opens a blob.
     pub fn open(&self, id: &ObjectId) -> Result<Box<dyn Read + Send>> {
+        Ok(self.stream(id)?)
+    }
+
+    /// As [`Objects::open`], for whoever would rather not wait.
+    pub fn stream(&self, id: &ObjectId) -> Result<Box<dyn ObjectStream>> {
         match self.engine.header(id)? {
             Some((ObjectKind::Blob, _)) => {}
             Some((kind, _)) => {

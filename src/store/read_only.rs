@@ -9,7 +9,8 @@ use crate::model::{HashKind, ObjectId};
 
 use super::Error;
 use super::engine::{
-    Advertised, Bulk, Engine, HeadName, Heads, Object, ObjectKind, Repository, Result, Step,
+    Advertised, Bulk, Engine, HeadName, Heads, Object, ObjectKind, ObjectStream, Repository,
+    Result, Step,
 };
 
 /// Any engine, for reading only. Pushing reads.
@@ -48,7 +49,7 @@ impl Engine for ReadOnly {
         self.0.is_shallow(id)
     }
 
-    fn open(&self, id: &ObjectId) -> Result<Option<Box<dyn Read + Send>>> {
+    fn open(&self, id: &ObjectId) -> Result<Option<Box<dyn ObjectStream>>> {
         self.0.open(id)
     }
 

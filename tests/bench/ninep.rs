@@ -1,13 +1,15 @@
 //! 9P: dk serve beside diod and beside the bare loopback, all asked by the
 //! same client.
 
+use std::fs::File;
 use std::io::Read as _;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use datakit::ninep::message::{Reply, Request};
 use rs9p::GetAttrMask;
 
-use crate::ninep_peers::{Client, Diod, LOOPBACK, Serving, Wire, echo, echo_by_tokio};
+use crate::ninep_peers::{Client, Diod, LOOPBACK, Serving, Wire, echo, echo_by_tokio, echo_of};
 use crate::place::{Place, feed, output, run};
 use crate::processors::Processors;
 use crate::report::{Need, Report, Samples, Unit};
@@ -21,6 +23,7 @@ struct Subjects {
     /// Where the files are: in a commit, which never changes, as a folder
     /// that nobody else writes to.
     root: String,
+    folder: PathBuf,
     diod: Result<Diod, &'static str>,
 }
 
@@ -43,6 +46,7 @@ impl Subjects {
             root: format!("/snapshots/{head}/ro"),
             dk: Serving::start(place, store),
             diod: Diod::start(place, &folder),
+            folder,
         }
     }
 
@@ -303,10 +307,12 @@ pub fn sequential(place: &Place, report: &mut Report) {
     let subjects = Subjects::new(place, large);
     for wire in [Wire::Unix, Wire::Tcp] {
         let (mut dk, mut diod) = subjects.clients(wire);
-        let mut copy = Samples::new();
+        let (mut copy, mut limit) = (Samples::new(), Samples::new());
         let (mut ours, mut theirs) = (Samples::new(), Samples::new());
         for _ in 0..3 {
             copy.add(echo(wire).copy(bytes));
+            let file = File::open(subjects.folder.join("large")).unwrap();
+            limit.add(echo_of(wire, Some(file)).copy(bytes));
             ours.add(dk.read_all("large", bytes));
             if let Some(diod) = &mut diod {
                 theirs.add(diod.read_all("large", bytes));
@@ -316,6 +322,10 @@ pub fn sequential(place: &Place, report: &mut Report) {
         let bare = Some(("bare copy", speed(bytes, copy.p50())));
         let rate = speed(bytes, ours.p50());
         report.row(&name, Unit::Mebibytes, rate, bare, Need::AtLeast(0.5));
+        // The bare copy sends one hot MiB again and again; a file has to be read.
+        let limit = Some(("a bare copy of the file", speed(bytes, limit.p50())));
+        let limited = format!("{name}-limit");
+        report.row(&limited, Unit::Mebibytes, rate, limit, Need::Nothing);
         if diod.is_some() {
             let peer = Some(("diod", speed(bytes, theirs.p50())));
             report.row(

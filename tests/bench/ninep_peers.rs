@@ -1,7 +1,9 @@
 //! The client that asks dk and diod the same, the servers, and the bare wire.
 
+use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::FileExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -145,6 +147,18 @@ impl Client {
         Reply::decode(&Bytes::from(frame), DIALECT).unwrap()
     }
 
+    /// Takes what a read brings into memory that is there, as the bare copy does.
+    fn receive_data(&mut self, data: &mut [u8]) -> usize {
+        // size[4] Rread tag[2] count[4]
+        const RREAD: u8 = 117;
+        let mut head = [0; 11];
+        self.stream.read_exact(&mut head).unwrap();
+        let count = u32::from_le_bytes(head[7..].try_into().unwrap()) as usize;
+        assert!(head[4] == RREAD && count > 0, "{head:?}");
+        self.stream.read_exact(&mut data[..count]).unwrap();
+        count
+    }
+
     /// Tells whether an answer is here already.
     pub fn more(&self) -> bool {
         !self.stream.buffer().is_empty()
@@ -198,6 +212,7 @@ impl Client {
         self.open(7, path, 0);
         let began = Instant::now();
         let unit = self.unit();
+        let mut data = vec![0; unit];
         let (mut asked, mut had) = (0, 0);
         while had < bytes {
             while asked < bytes && asked < had + 8 * unit {
@@ -214,10 +229,7 @@ impl Client {
                 asked += count as usize;
             }
             self.push();
-            match self.receive() {
-                (_, Reply::Read { data }) if !data.is_empty() => had += data.len(),
-                other => panic!("{other:?}"),
-            }
+            had += self.receive_data(&mut data);
         }
         assert_eq!(had, bytes);
         let time = began.elapsed();
@@ -490,6 +502,11 @@ pub const LOOPBACK: &str = "bare loopback";
 pub struct Echo(Stream);
 
 pub fn echo(wire: Wire) -> Echo {
+    echo_of(wire, None)
+}
+
+/// One whose copies are of what is read from a file.
+pub fn echo_of(wire: Wire, file: Option<File>) -> Echo {
     let (near, mut far) = match wire {
         Wire::Unix => {
             let (near, far) = UnixStream::pair().unwrap();
@@ -509,8 +526,11 @@ pub fn echo(wire: Wire) -> Echo {
             // The first byte of a copy says how much is to come.
             if message[0] == 1 {
                 let mebibytes = u64::from_le_bytes(message[8..16].try_into().unwrap()) >> 20;
-                let piece = vec![7; 1 << 20];
-                for _ in 0..mebibytes {
+                let mut piece = vec![7; 1 << 20];
+                for number in 0..mebibytes {
+                    if let Some(file) = &file {
+                        file.read_exact_at(&mut piece, number << 20).unwrap();
+                    }
                     far.write_all(&piece).unwrap();
                 }
             } else if far.write_all(&message).is_err() {

@@ -44,7 +44,8 @@ use std::time::Instant;
 
 use crate::model::{HashKind, ObjectId};
 use crate::store::engine::{
-    Bulk, Durability, Engine, HeadName, Heads, Node, Object, ObjectKind, Repository, Step,
+    Bulk, Durability, Engine, HeadName, Heads, Node, Object, ObjectKind, ObjectStream, Repository,
+    Step,
 };
 use crate::store::{Error, Result};
 
@@ -163,7 +164,7 @@ impl Engine for Git {
         self.objects.indexed(id)
     }
 
-    fn open(&self, id: &ObjectId) -> Result<Option<Box<dyn Read + Send>>> {
+    fn open(&self, id: &ObjectId) -> Result<Option<Box<dyn ObjectStream>>> {
         self.objects.open(id)
     }
 

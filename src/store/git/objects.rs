@@ -16,7 +16,7 @@
 //! `refreshing` is held while directories are listed.
 
 use std::collections::HashSet;
-use std::io::{Cursor, Read};
+use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -24,7 +24,7 @@ use gix::objs::{Exists as _, FindHeader as _};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW};
 
 use crate::model::{HashKind, ObjectId};
-use crate::store::engine::{Node, ObjectKind, hash_object};
+use crate::store::engine::{Node, ObjectKind, ObjectStream, hash_object};
 use crate::store::{Error, Result};
 
 use super::stream;
@@ -196,7 +196,7 @@ impl Objects {
         found
     }
 
-    pub fn open(&self, id: &ObjectId) -> Result<Option<Box<dyn Read + Send>>> {
+    pub fn open(&self, id: &ObjectId) -> Result<Option<Box<dyn ObjectStream>>> {
         let view = self.view();
         if id.hash_kind() == self.hash && view.find(id, self.hash).is_none() {
             for place in &view.places {
@@ -221,11 +221,11 @@ impl Objects {
         let mut buffer = Vec::new();
         Ok(self
             .find(id, &mut buffer)?
-            .map(|_| Box::new(Cursor::new(buffer)) as Box<dyn Read + Send>))
+            .map(|_| Box::new(Cursor::new(buffer)) as Box<dyn ObjectStream>))
     }
 
     /// Opens a large object, unless it is a delta or a collector is just moving it.
-    fn open_stream(&self, id: &ObjectId) -> Result<Option<Box<dyn Read + Send>>> {
+    fn open_stream(&self, id: &ObjectId) -> Result<Option<Box<dyn ObjectStream>>> {
         let view = self.view();
         for place in &view.places {
             if let Some((_, _, stream)) = stream::loose(&loose_path(place, id), *id)? {
