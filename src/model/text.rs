@@ -16,6 +16,7 @@ mod query;
 mod task;
 
 use std::fmt::{self, Write as _};
+use std::io::Write as _;
 
 use base64::Engine as _;
 use serde::Serialize;
@@ -311,10 +312,14 @@ fn sign_and_minutes(offset: i32) -> (char, u32) {
 /// would break the line (`<`, `>`, newline, NUL) are left out.
 pub fn write_signature(out: &mut Vec<u8>, who: &Signature) {
     let clean = |bytes: &[u8]| -> Vec<u8> {
-        let kept = bytes
-            .iter()
-            .filter(|b| !matches!(b, b'<' | b'>' | b'\n' | 0));
-        kept.copied().collect::<Vec<_>>().trim_ascii().to_vec()
+        let mut kept = bytes.trim_ascii().to_vec();
+        let length = kept.len();
+        kept.retain(|b| !matches!(b, b'<' | b'>' | b'\n' | 0));
+        match kept.len() == length {
+            true => kept,
+            // What was behind it may be a blank.
+            false => kept.trim_ascii().to_vec(),
+        }
     };
     let who = Signature {
         name: clean(&who.name),
@@ -330,13 +335,9 @@ fn signature(out: &mut Vec<u8>, who: &Signature) {
     out.extend_from_slice(b" <");
     out.extend_from_slice(&who.email);
     let (sign, minutes) = sign_and_minutes(who.time.offset);
-    let time = format!(
-        "> {} {sign}{:02}{:02}",
-        who.time.seconds,
-        minutes / 60,
-        minutes % 60
-    );
-    out.extend_from_slice(time.as_bytes());
+    let (hours, minutes) = (minutes / 60, minutes % 60);
+    // Memory takes all there is.
+    let _ = write!(out, "> {} {sign}{hours:02}{minutes:02}", who.time.seconds);
 }
 
 /// Reads what [`write_signature`] gives, and what other programs wrote badly:
@@ -512,6 +513,26 @@ mod tests {
             offset: 0,
         };
         assert_eq!(beyond.to_string(), format!("@{}", i64::MAX));
+    }
+
+    #[test]
+    fn what_would_break_a_signature_is_left_out() {
+        let offset = -95;
+        for (name, email, shown) in [
+            ("A B", "a@b", "A B <a@b> 7 -0135"),
+            ("  A ", " a ", "A <a> 7 -0135"),
+            (" < A>\n > ", "<a@b>\0", "A <a@b> 7 -0135"),
+            ("", "\n", " <> 7 -0135"),
+        ] {
+            let who = Signature {
+                name: name.into(),
+                email: email.into(),
+                time: Time { seconds: 7, offset },
+            };
+            let mut out = Vec::new();
+            write_signature(&mut out, &who);
+            assert_eq!(String::from_utf8(out).unwrap(), shown);
+        }
     }
 
     #[test]
