@@ -104,11 +104,10 @@ fn at(path: &Path) -> Option<repository::Path> {
 /// Reads the system's, the user's and the repository's own configuration, where
 /// those files say everything.
 fn configuration(git_dir: &Path) -> Option<File> {
-    let mut variable = |name: &str| std::env::var_os(name);
     let sources = [Source::System, Source::Git, Source::User];
     let mut files = Vec::with_capacity(sources.len() + 1);
     for source in sources {
-        let path = source.storage_location(&mut variable);
+        let path = source.storage_location(&mut gix::path::env::var);
         files.extend(path.map(|path| Metadata::from(source).at(path)));
     }
     files.push(Metadata::from(Source::Local).at(git_dir.join("config")));
