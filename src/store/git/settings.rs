@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::locate::locate;
+
 /// Which refs get a log of their moves (`core.logAllRefUpdates`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Logs {
@@ -30,8 +32,10 @@ impl Settings {
     /// Reads the repository's configuration, with the user's and the
     /// environment's; what cannot be read counts as not set.
     pub fn load(common_dir: &Path) -> Self {
-        let config = gix::config::File::from_git_dir(common_dir.to_owned());
-        Self::of(&config.unwrap_or_default(), common_dir)
+        match locate(common_dir, false) {
+            Ok(found) => Self::of(&found.config, common_dir),
+            Err(_) => Self::of(&gix::config::File::default(), common_dir),
+        }
     }
 
     /// Takes them from what was read already.
