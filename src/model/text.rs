@@ -312,14 +312,9 @@ fn sign_and_minutes(offset: i32) -> (char, u32) {
 /// would break the line (`<`, `>`, newline, NUL) are left out.
 pub fn write_signature(out: &mut Vec<u8>, who: &Signature) {
     let clean = |bytes: &[u8]| -> Vec<u8> {
-        let mut kept = bytes.trim_ascii().to_vec();
-        let length = kept.len();
+        let mut kept = bytes.to_vec();
         kept.retain(|b| !matches!(b, b'<' | b'>' | b'\n' | 0));
-        match kept.len() == length {
-            true => kept,
-            // What was behind it may be a blank.
-            false => kept.trim_ascii().to_vec(),
-        }
+        kept.trim_ascii().to_vec()
     };
     let who = Signature {
         name: clean(&who.name),

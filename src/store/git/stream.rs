@@ -96,7 +96,7 @@ pub(super) fn packed(
     file.seek(SeekFrom::Start(offset))
         .map_err(cannot_read(path))?;
     let mut stream = Inflating::new(id, file);
-    stream.fill().map_err(cannot_read(path))?;
+    stream.ahead(1).map_err(cannot_read(path))?;
     // gitformat-pack(5): three bits of type, then the size in groups of 4, 7, 7, ... bits.
     let mut bytes = stream.input[..stream.to].iter();
     let mut next = || bytes.next().copied().map(u64::from);
@@ -175,12 +175,25 @@ impl Inflating {
         io::Error::new(io::ErrorKind::InvalidData, self.corrupt(why))
     }
 
-    /// Reads more input where all of it is used. At the end of the file there is none.
-    fn fill(&mut self) -> io::Result<()> {
-        if self.from == self.to {
-            (self.from, self.to) = (0, self.file.read(&mut self.input)?);
+    /// Returns the input that comes next: as many bytes at least, but at its end.
+    fn ahead(&mut self, least: usize) -> io::Result<&[u8]> {
+        while self.to - self.from < least {
+            self.input.copy_within(self.from..self.to, 0);
+            (self.from, self.to) = (0, self.to - self.from);
+            match self.file.read(&mut self.input[self.to..])? {
+                0 => break,
+                more => self.to += more,
+            }
         }
-        Ok(())
+        Ok(&self.input[self.from..self.to])
+    }
+
+    /// Takes what was inflated before it was asked for.
+    fn take_inflated(&mut self, out: &mut [u8]) -> usize {
+        let taken = out.len().min(self.inflated.len());
+        out[..taken].copy_from_slice(&self.inflated[..taken]);
+        self.inflated.drain(..taken);
+        taken
     }
 
     /// Inflates into `out`; 0 only at the end of the stream or for an empty `out`.
@@ -192,7 +205,7 @@ impl Inflating {
             }
         }
         while !self.ended && !out.is_empty() {
-            self.fill()?;
+            self.ahead(1)?;
             let (before_in, before_out) = (self.state.total_in(), self.state.total_out());
             let status = self
                 .state
@@ -219,13 +232,9 @@ impl Read for Inflating {
         if wanted == 0 {
             return Ok(0);
         }
-        let made = if self.inflated.is_empty() {
-            self.inflate(&mut out[..wanted])?
-        } else {
-            let made = wanted.min(self.inflated.len());
-            out[..made].copy_from_slice(&self.inflated[..made]);
-            self.inflated.drain(..made);
-            made
+        let made = match self.take_inflated(&mut out[..wanted]) {
+            0 => self.inflate(&mut out[..wanted])?,
+            made => made,
         };
         if made == 0 {
             return Err(self.damaged("it is shorter than its header says"));

@@ -66,19 +66,6 @@ impl Inflating {
         Ok(())
     }
 
-    /// Returns the input that comes next: as many bytes at least, but at its end.
-    fn ahead(&mut self, least: usize) -> io::Result<&[u8]> {
-        while self.to - self.from < least {
-            self.input.copy_within(self.from..self.to, 0);
-            (self.from, self.to) = (0, self.to - self.from);
-            match self.file.read(&mut self.input[self.to..])? {
-                0 => break,
-                more => self.to += more,
-            }
-        }
-        Ok(&self.input[self.from..self.to])
-    }
-
     /// Copies from stored blocks into `out`: 0 at the end of the stream, `None`
     /// where this is not for us. `wait`: for the disk.
     pub(super) fn copy(&mut self, out: &mut [u8], wait: bool) -> io::Result<Option<usize>> {
@@ -151,9 +138,7 @@ impl ObjectStream for Inflating {
         // The last byte is left to `read`, which sees that all is right.
         let most = usize::try_from(self.left.saturating_sub(1)).unwrap_or(usize::MAX);
         let wanted = out.len().min(most);
-        let mut ready = self.inflated.len().min(wanted);
-        out[..ready].copy_from_slice(&self.inflated[..ready]);
-        self.inflated.drain(..ready);
+        let mut ready = self.take_inflated(&mut out[..wanted]);
         while ready < wanted
             && let Some(stored) = &self.stored
             && (stored.left > 0 || self.to - self.from >= BLOCK_HEADER)
